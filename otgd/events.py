@@ -1,0 +1,60 @@
+"""What otgd tells about itself: each kind of event has a MESSAGE_ID, a priority and fields.
+
+The catalog (systemd/otgd.catalog) explains each MESSAGE_ID to ``journalctl -x``; a test holds the
+two together. Pure: says what is told, not where.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+
+
+class Priority(IntEnum):
+    """Syslog priorities, sd-daemon(3)."""
+
+    ERR = 3
+    WARNING = 4
+    NOTICE = 5
+    INFO = 6
+    DEBUG = 7
+
+
+class Kind(Enum):
+    """Every kind of event: its MESSAGE_ID (never reused) and its priority."""
+
+    SERVICE_READY = ("a0cfc7a41d964011853078fac0eec5fb", Priority.INFO)
+    SERVICE_STOPPING = ("1e8870de4d55458d8ac0b479cc293220", Priority.INFO)
+    CONFIG_RELOADED = ("751e0ad5148a4ce89c554b6279043553", Priority.INFO)
+    CONFIG_REJECTED = ("b420fa98040c429682bc44bfd1c70390", Priority.ERR)
+    GADGET_CONFIGURED = ("7d8c7991c79e495ba291aa53dec71520", Priority.INFO)
+    GADGET_BLOCKED = ("01f84aadf8bc47eeb706d94bfa459a13", Priority.WARNING)
+    GADGET_FAILED = ("1e4fe58274344b548272d7575054a14c", Priority.ERR)
+    GADGET_UNPLUGGED = ("05f7a58ae8dc412e89af3ac3a70c3eab", Priority.INFO)
+    UNKNOWN_LINK = ("bc1312af4643474fba3dabd32146ae9c", Priority.WARNING)
+    UPLINK_CHANGED = ("55d5db96db5347879b033c5b1665c29b", Priority.INFO)
+    UPLINK_LOST = ("231c55b8b28d42e7b251cadae72346f2", Priority.WARNING)
+    STEP_APPLIED = ("2aac3d56cb37499f8a8db53ec3dc93b4", Priority.DEBUG)
+    REPAIRED = ("74139388ed9a4a0da9b1db36f317045a", Priority.NOTICE)
+    EVENTS_LOST = ("6a8d81d1bc154c78bfa59115fb37af1d", Priority.WARNING)
+    PASS_CRASHED = ("fd0b5b5663994f5e93b1f36da2388447", Priority.ERR)
+    STATE_NOT_WRITTEN = ("7c7559ae3b5141f4ac22648c73b1bf07", Priority.WARNING)
+
+    def __init__(self, message_id: str, priority: Priority) -> None:
+        self.message_id = message_id
+        self.priority = priority
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One thing that happened.
+
+    Attributes:
+        message: the sentence for people.
+        fields: journal fields (``INTERFACE``, ``OTGD_GADGET``, ``OTGD_MAC``, ``OTGD_PORT``,
+            ``OTGD_STATE``, ``OTGD_ACTION``, ``OTGD_REASON``); empty values are left out.
+    """
+
+    kind: Kind
+    message: str
+    fields: dict[str, str] = field(default_factory=dict)

@@ -1,0 +1,398 @@
+"""The values that everything else talks in; frozen, so a pass can neither change nor lose them.
+
+Knows nothing of kernels, files or libraries. *Desired* comes from the config, *observed* from the
+kernel, a *plan* leads from the second to the first, a *report* tells how far it got.
+Identity is the MAC in desired values and the ifindex in observed values and actions, never a name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+
+DEFAULT_DRIVERS = frozenset({"cdc_ether", "cdc_ncm", "cdc_eem", "cdc_subset", "rndis_host"})
+"""Drivers whose links may be gadgets (kernel: drivers/net/usb, the hosts' ends of USB networks)."""
+
+MAIN_TABLE = 254
+"""RT_TABLE_MAIN, include/uapi/linux/rtnetlink.h."""
+
+
+# --- desired -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GadgetSpec:
+    """What the config wants for one gadget.
+
+    Attributes:
+        name: the link's name on the host, for example ``ethusb1``.
+        mac: the host end's MAC (``g_ether.host_addr``), lower case, colons.
+        host: the host's address with its prefix length.
+        guest: the guest's address, in the same subnet.
+        masquerade: whether the guest may reach the uplink.
+        isolate: whether the guest is kept from other gadgets.
+        guest_mac: the guest's own end (``g_ether.dev_addr``), if known.
+        hostname: the guest's hostname, if known.
+    """
+
+    name: str
+    mac: str
+    host: IPv4Interface
+    guest: IPv4Address
+    masquerade: bool = True
+    isolate: bool = False
+    guest_mac: str | None = None
+    hostname: str | None = None
+
+    @property
+    def subnet(self) -> IPv4Network:
+        """The link's subnet."""
+        return self.host.network
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UplinkPolicy:
+    """Which interface leads to the Internet.
+
+    Attributes:
+        interfaces: names, best first; empty means the holder of the default route.
+    """
+
+    interfaces: tuple[str, ...] = ()
+
+    @property
+    def is_auto(self) -> bool:
+        """Whether the default route decides."""
+        return not self.interfaces
+
+
+class UnknownPolicy(StrEnum):
+    """What to do with a link of a gadget driver that no entry names."""
+
+    REPORT = "report"
+    BLOCK = "block"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DesiredState:
+    """Everything that the kernel should hold, as far as otgd is concerned."""
+
+    gadgets: tuple[GadgetSpec, ...] = ()
+    uplink_policy: UplinkPolicy = UplinkPolicy()
+    drivers: frozenset[str] = DEFAULT_DRIVERS
+    unknown: UnknownPolicy = UnknownPolicy.REPORT
+
+
+class OnStop(StrEnum):
+    """What happens to the network when the service stops."""
+
+    KEEP = "keep"
+    RELEASE = "release"
+
+
+class HotplugSource(StrEnum):
+    """Whose word counts that a link is there: udevd's or the kernel's."""
+
+    AUTO = "auto"
+    UDEV = "udev"
+    KERNEL = "kernel"
+
+
+class Backend(StrEnum):
+    """Which packet filter carries the rules."""
+
+    AUTO = "auto"
+    IPTABLES = "iptables"
+    NFTABLES = "nftables"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How the service itself behaves; no kernel object depends on it.
+
+    Attributes:
+        resync_s: seconds between looks that no event asked for.
+        log_level: ``debug``, ``info``, ``warning`` or ``error``.
+    """
+
+    source: HotplugSource = HotplugSource.AUTO
+    backend: Backend = Backend.AUTO
+    on_stop: OnStop = OnStop.KEEP
+    resync_s: float = 60.0
+    log_level: str = "info"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """One config file, understood."""
+
+    desired: DesiredState
+    settings: Settings = Settings()
+
+
+# --- observed ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedAddress:
+    """An IPv4 address on a link; *owned* when it carries our ``IFA_PROTO`` mark."""
+
+    interface: IPv4Interface
+    owned: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedLink:
+    """A network link (netdev) as the kernel shows it.
+
+    Attributes:
+        mac: lower case, colons; empty where the link has none.
+        driver: the sysfs driver, or the rtnetlink kind of a virtual link; empty if neither.
+        port: the USB port path (``1-1.2``); empty for anything that is not on USB.
+        up: the administrative flag, IFF_UP.
+        carrier: whether the far end is there (IFF_LOWER_UP).
+        random_mac: the driver made the MAC up (``addr_assign_type`` is NET_ADDR_RANDOM).
+        altnames: further names that the kernel knows the link by.
+        initialized: udevd has finished with it; always true where no udevd runs.
+    """
+
+    ifindex: int
+    ifname: str
+    mac: str
+    driver: str = ""
+    port: str = ""
+    up: bool = False
+    carrier: bool = False
+    addresses: tuple[ObservedAddress, ...] = ()
+    random_mac: bool = False
+    altnames: tuple[str, ...] = ()
+    initialized: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedRoute:
+    """A unicast IPv4 route of the main table; ``0.0.0.0/0`` is a default route."""
+
+    destination: IPv4Network
+    ifindex: int
+    metric: int = 0
+
+    @property
+    def is_default(self) -> bool:
+        """Whether it leads everywhere."""
+        return self.destination.prefixlen == 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Masquerade:
+    """Rewrite what leaves *subnet* by the link named *uplink* to that link's address."""
+
+    gadget: str
+    subnet: IPv4Network
+    uplink: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stray:
+    """Something under our name in the firewall that is none of our rules, or is not in force."""
+
+    text: str
+
+
+Rule = Masquerade | Stray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedState:
+    """What the kernel holds now.
+
+    Attributes:
+        rules: our rules that are in force, and strays; foreign rules are not looked at.
+        forwarding: ``net.ipv4.ip_forward``.
+        firewall_fault: why the rules cannot be read; empty when they can.
+    """
+
+    links: tuple[ObservedLink, ...] = ()
+    routes: tuple[ObservedRoute, ...] = ()
+    rules: frozenset[Rule] = frozenset()
+    forwarding: bool = False
+    firewall_fault: str = ""
+
+
+# --- actions -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnableForwarding:
+    """Set ``net.ipv4.ip_forward`` to 1; never taken back, others may rely on it by then."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddRule:
+    """Bring a firewall rule into force."""
+
+    rule: Rule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveRule:
+    """Take a firewall rule (or a stray) of ours away."""
+
+    rule: Rule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenameLink:
+    """Give the link its name; *gadget* is empty for a step through a temporary name."""
+
+    gadget: str
+    ifindex: int
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveAltname:
+    """Take an alternative name off a link, because it is the name that the link shall have."""
+
+    gadget: str
+    ifindex: int
+    altname: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddAddress:
+    """Put an IPv4 address on the link, marked as ours."""
+
+    gadget: str
+    ifindex: int
+    interface: IPv4Interface
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveAddress:
+    """Take an address of ours off a link; *gadget* is empty when no gadget has the link."""
+
+    gadget: str
+    ifindex: int
+    interface: IPv4Interface
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetLinkUp:
+    """Set IFF_UP."""
+
+    gadget: str
+    ifindex: int
+
+
+FirewallAction = AddRule | RemoveRule
+LinkAction = RenameLink | RemoveAltname | AddAddress | RemoveAddress | SetLinkUp
+Action = EnableForwarding | FirewallAction | LinkAction
+
+
+# --- plan and report -----------------------------------------------------------------------------
+
+
+class Aspect(StrEnum):
+    """Which part of a gadget's network is meant."""
+
+    LINK = "link"
+    MASQUERADE = "masquerade"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blocked:
+    """A gadget that is there but cannot have (part of) its network now, and the one reason."""
+
+    gadget: str
+    reason: str
+    aspect: Aspect = Aspect.LINK
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnknownLink:
+    """A link of a gadget driver that is nobody's, and why."""
+
+    ifindex: int
+    ifname: str
+    mac: str
+    driver: str
+    port: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The way from observed to desired.
+
+    Attributes:
+        steps: what to do, in order; empty means converged.
+        blocked: what cannot be had now.
+        bindings: gadget name and ifindex of each gadget whose link was identified.
+        unknown: links of a gadget driver that no gadget has.
+        uplink: the uplink's name; empty when there is none.
+        uplink_fault: why there is no uplink; empty when there is one.
+    """
+
+    steps: tuple[Action, ...] = ()
+    blocked: tuple[Blocked, ...] = ()
+    bindings: tuple[tuple[str, int], ...] = ()
+    unknown: tuple[UnknownLink, ...] = ()
+    uplink: str = ""
+    uplink_fault: str = ""
+
+    @property
+    def converged(self) -> bool:
+        """Whether nothing is left to do."""
+        return not self.steps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A step that did not work; *transient* when waiting may help."""
+
+    step: Action
+    reason: str
+    transient: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What one pass did.
+
+    Attributes:
+        applied: steps that worked, in order.
+        failures: steps that did not.
+        skipped: steps not tried, because one that they build on failed.
+        remaining: the plan made after it all; empty steps mean converged.
+        observed: what the kernel held at the end.
+        elapsed_s: duration of the pass in seconds.
+    """
+
+    applied: tuple[Action, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    skipped: tuple[Action, ...] = ()
+    remaining: Plan = field(default_factory=Plan)
+    observed: ObservedState = field(default_factory=ObservedState)
+    elapsed_s: float = 0.0
+
+    @property
+    def needs_retry(self) -> bool:
+        """Whether a failure may go away by waiting."""
+        return any(failure.transient for failure in self.failures)
+
+
+def gadget_of(action: Action) -> str:
+    """Name the gadget that *action* serves; empty when it serves none in particular."""
+    match action:
+        case EnableForwarding():
+            return ""
+        case AddRule(rule=rule) | RemoveRule(rule=rule):
+            return "" if isinstance(rule, Stray) else rule.gadget
+        case _:
+            return action.gadget

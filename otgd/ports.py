@@ -1,0 +1,125 @@
+"""What the core asks of the outside world: few verbs each, kept by an adapter and by a fake.
+
+One contract suite (tests/contract) runs against every implementation, the fakes included.
+Knows the model and the errors; no library. Every verb may raise ``TransientError`` (back off and
+retry) or ``PermanentError`` (report; retry when something changes), and nothing else on purpose.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from ipaddress import IPv4Interface
+
+    from otgd.events import Event
+    from otgd.model import ObservedLink, ObservedRoute, Rule
+
+
+class LinkPort(Protocol):
+    """Links, addresses and routes of this network namespace.
+
+    Adding what exists and removing what is gone are successes.
+    """
+
+    def observe_links(self) -> tuple[ObservedLink, ...]:
+        """Return every link with its IPv4 addresses, by ifindex."""
+        ...
+
+    def observe_routes(self) -> tuple[ObservedRoute, ...]:
+        """Return the unicast IPv4 routes of the main table."""
+        ...
+
+    def rename(self, ifindex: int, new: str) -> None:
+        """Name the link *new*, up or down."""
+        ...
+
+    def remove_altname(self, ifindex: int, altname: str) -> None:
+        """Take an alternative name off the link."""
+        ...
+
+    def add_address(self, ifindex: int, interface: IPv4Interface) -> None:
+        """Put an address on the link and mark it as ours."""
+        ...
+
+    def remove_address(self, ifindex: int, interface: IPv4Interface) -> None:
+        """Take an address off the link."""
+        ...
+
+    def set_up(self, ifindex: int) -> None:
+        """Set IFF_UP."""
+        ...
+
+
+class FirewallPort(Protocol):
+    """Our rules in one packet filter; foreign ones are never touched."""
+
+    @property
+    def name(self) -> str:
+        """The backend's name as in ``[firewall] backend``."""
+        ...
+
+    def observe(self) -> frozenset[Rule]:
+        """Return our rules that are in force, and strays under our name."""
+        ...
+
+    def apply(self, *, remove: Collection[Rule], add: Collection[Rule]) -> None:
+        """Make one transaction of it: all of it is in force afterwards, or nothing changed.
+
+        When no rule of ours is left, nothing that carries our name is left either.
+        """
+        ...
+
+
+class ForwardingPort(Protocol):
+    """The host's ``net.ipv4.ip_forward``."""
+
+    def enabled(self) -> bool:
+        """Tell whether the host forwards."""
+        ...
+
+    def enable(self) -> None:
+        """Make the host forward."""
+        ...
+
+
+class TriggerPort(Protocol):
+    """A file descriptor that becomes readable when it is time to look again.
+
+    What it says does not matter; ``drain`` before looking, so that a change after the look
+    triggers another one.
+    """
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait on; it may be another one after ``drain``."""
+        ...
+
+    def drain(self) -> int:
+        """Forget everything queued and return how much it was; mends an overflow by itself."""
+        ...
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        ...
+
+
+class EventLogPort(Protocol):
+    """Where events are told: the journal, or stderr."""
+
+    def write(self, event: Event) -> None:
+        """Tell one event; never raises, never waits."""
+        ...
+
+
+class ServicePort(Protocol):
+    """The service manager's notification socket (sd_notify)."""
+
+    @property
+    def watchdog_s(self) -> float | None:
+        """Seconds within which a keep-alive is expected, or None."""
+        ...
+
+    def notify(self, *assignments: str) -> None:
+        """Send ``KEY=value`` lines in one message; silently nothing where nobody listens."""
+        ...

@@ -1,0 +1,3 @@
+"""The laboratory: real kernel namespaces for tests, and the things plugged into them."""
+
+from __future__ import annotations

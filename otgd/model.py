@@ -197,13 +197,58 @@ class Masquerade:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SourceGuard:
+    """Drop what arrives on *ifname* with an IPv4 source outside *subnet*.
+
+    Its presence is also what makes *ifname* a gadget's link for ``Forward`` of other gadgets.
+    """
+
+    gadget: str
+    ifname: str
+    subnet: IPv4Network
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forward:
+    """Where forwarded IPv4 packets of the gadget may go.
+
+    What is allowed is marked with ``FORWARD_MARK``, so that one rule can let it through another
+    program's DROP; what is refused is dropped; anything else is left to the host's other rules.
+
+    Attributes:
+        uplink: the uplink's name; empty when there is none.
+        to_uplink: allow new flows to the uplink (and replies back); refuse them if false.
+        to_peers: allow packets from and to other gadgets' links; refuse them if false.
+    """
+
+    gadget: str
+    ifname: str
+    uplink: str
+    to_uplink: bool
+    to_peers: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quarantine:
+    """Drop whatever arrives on, or leaves by, a link that no entry names."""
+
+    ifname: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stray:
     """Something under our name in the firewall that is none of our rules, or is not in force."""
 
     text: str
 
 
-Rule = Masquerade | Stray
+Rule = Masquerade | SourceGuard | Forward | Quarantine | Stray
+
+FORWARD_MARK = 0x10000000
+"""The bit of the packet mark (SO_MARK, nfmark) that says "a gadget's, and allowed".
+
+Set in the forward hook (priority mangle) and cleared in postrouting, so routing never sees it.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -393,6 +438,6 @@ def gadget_of(action: Action) -> str:
         case EnableForwarding():
             return ""
         case AddRule(rule=rule) | RemoveRule(rule=rule):
-            return "" if isinstance(rule, Stray) else rule.gadget
+            return "" if isinstance(rule, Stray | Quarantine) else rule.gadget
         case _:
             return action.gadget

@@ -32,7 +32,7 @@ def private_network() -> Iterator[None]:
 
     Loopback is up. ``/run/xtables.lock`` is private too, so tests never wait for the machine's.
     """
-    own = [Path(f"/proc/self/ns/{kind}").open() for kind in ("net", "mnt")]
+    own = [os.open(f"/proc/self/ns/{kind}", os.O_RDONLY) for kind in ("net", "mnt")]
     cwd = Path.cwd()
     try:
         _check(_libc.unshare(CLONE_NEWNET | CLONE_NEWNS))
@@ -43,8 +43,8 @@ def private_network() -> Iterator[None]:
         yield
     finally:
         for handle in own:
-            _check(_libc.setns(handle.fileno(), 0))
-            handle.close()
+            _check(_libc.setns(handle, 0))
+            os.close(handle)
         os.chdir(cwd)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import IO
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWNET = 0x40000000
@@ -54,3 +55,81 @@ def run(*command: str, check: bool = True, stdin: str | None = None) -> str:
     if check and done.returncode != 0:
         raise AssertionError(f"{' '.join(command)}: exit {done.returncode}: {done.stderr.strip()}")
     return done.stdout
+
+
+class Namespace:
+    """A network namespace of its own, with its own /sys and /run, for one simulated machine.
+
+    It has no name and lives by two descriptors and by the processes in it, which die with the
+    test run: nothing is left on the machine, whatever kills the run.
+    """
+
+    def __init__(self) -> None:
+        with private_network():
+            self._net = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            self._mnt = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+
+    @property
+    def path(self) -> str:
+        """Name the namespace for ``ip link … netns``; valid for every process of this user."""
+        return f"/proc/{os.getpid()}/fd/{self._net}"
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Put this thread into the network namespace (not into its mounts) and come back.
+
+        A socket made here stays in the namespace for as long as it lives.
+        """
+        own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _check(_libc.setns(self._net, CLONE_NEWNET))
+            yield
+        finally:
+            _check(_libc.setns(own, CLONE_NEWNET))
+            os.close(own)
+
+    def run(self, *command: str, check: bool = True, stdin: str | None = None) -> str:
+        """Run a program that needs the network only, and return what it printed."""
+        with self.entered():
+            return run(*command, check=check, stdin=stdin)
+
+    def run_inside(self, *command: str, check: bool = True, stdin: str | None = None) -> str:
+        """Run a program in the network and among the mounts (/sys, /run/xtables.lock)."""
+        done = subprocess.run(
+            self._inside(command),
+            check=False,
+            capture_output=True,
+            text=True,
+            input=stdin,
+            pass_fds=(self._net, self._mnt),
+        )
+        if check and done.returncode != 0:
+            text = f"{' '.join(command)}: exit {done.returncode}: {done.stderr.strip()}"
+            raise AssertionError(text)
+        return done.stdout
+
+    def start(
+        self, *command: str, env: dict[str, str], stderr: IO[bytes]
+    ) -> subprocess.Popen[bytes]:
+        """Start a program in the network and among the mounts; its pid is the program's own."""
+        return subprocess.Popen(
+            self._inside(command),
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=stderr,
+            stderr=stderr,
+            pass_fds=(self._net, self._mnt),
+        )
+
+    def _inside(self, command: tuple[str, ...]) -> list[str]:
+        return [
+            *("setpriv", "--pdeathsig", "KILL"),
+            *("nsenter", f"--net=/proc/self/fd/{self._net}", f"--mount=/proc/self/fd/{self._mnt}"),
+            "--",
+            *command,
+        ]
+
+    def close(self) -> None:
+        """Let go; the kernel takes the namespace away when no process is left in it."""
+        os.close(self._net)
+        os.close(self._mnt)

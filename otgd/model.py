@@ -335,8 +335,16 @@ class SetLinkUp:
     ifindex: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetLinkDown:
+    """Clear IFF_UP on a link in quarantine."""
+
+    gadget: str
+    ifindex: int
+
+
 FirewallAction = AddRule | RemoveRule
-LinkAction = RenameLink | RemoveAltname | AddAddress | RemoveAddress | SetLinkUp
+LinkAction = RenameLink | RemoveAltname | AddAddress | RemoveAddress | SetLinkUp | SetLinkDown
 Action = EnableForwarding | FirewallAction | LinkAction
 
 
@@ -344,10 +352,17 @@ Action = EnableForwarding | FirewallAction | LinkAction
 
 
 class Aspect(StrEnum):
-    """Which part of a gadget's network is meant."""
+    """Which part of a gadget's network cannot be had.
 
+    ``PENDING``: the link is there, but udevd has not finished with it; this passes by itself.
+    ``LINK``: the gadget gets nothing. ``UPLINK``: it gets everything but a way out.
+    ``FIREWALL``: no rule of its can be in force, since the packet filter cannot be used.
+    """
+
+    PENDING = "pending"
     LINK = "link"
-    MASQUERADE = "masquerade"
+    UPLINK = "uplink"
+    FIREWALL = "firewall"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -407,13 +422,28 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A step that is held back, because somebody keeps undoing it.
+
+    Attributes:
+        undone: how often it was undone in a row.
+        wait_s: seconds until it is tried again.
+    """
+
+    step: Action
+    undone: int
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """What one pass did.
 
     Attributes:
         applied: steps that worked, in order.
         failures: steps that did not.
-        skipped: steps not tried, because one that they build on failed.
+        skipped: steps not tried, because one that they build on failed or is held.
+        held: steps held back for a while.
         remaining: the plan made after it all; empty steps mean converged.
         observed: what the kernel held at the end.
         elapsed_s: duration of the pass in seconds.
@@ -422,6 +452,7 @@ class Report:
     applied: tuple[Action, ...] = ()
     failures: tuple[Failure, ...] = ()
     skipped: tuple[Action, ...] = ()
+    held: tuple[Held, ...] = ()
     remaining: Plan = field(default_factory=Plan)
     observed: ObservedState = field(default_factory=ObservedState)
     elapsed_s: float = 0.0

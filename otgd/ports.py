@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Collection
     from ipaddress import IPv4Interface
+    from typing import Any
 
     from otgd.events import Event
     from otgd.model import ObservedLink, ObservedRoute, Rule
@@ -47,8 +48,8 @@ class LinkPort(Protocol):
         """Take an address off the link."""
         ...
 
-    def set_up(self, ifindex: int) -> None:
-        """Set IFF_UP."""
+    def set_up(self, ifindex: int, *, up: bool = True) -> None:
+        """Set IFF_UP, or clear it."""
         ...
 
 
@@ -88,8 +89,10 @@ class TriggerPort(Protocol):
     """A file descriptor that becomes readable when it is time to look again.
 
     What it says does not matter; ``drain`` before looking, so that a change after the look
-    triggers another one.
+    triggers another one. ``overflows`` counts how often events were lost.
     """
+
+    overflows: int
 
     def fileno(self) -> int:
         """Return the descriptor to wait on; it may be another one after ``drain``."""
@@ -105,10 +108,16 @@ class TriggerPort(Protocol):
 
 
 class EventLogPort(Protocol):
-    """Where events are told: the journal, or stderr."""
+    """Where events are told: the journal, or stderr; *level* is the least grave one to tell."""
+
+    level: str
 
     def write(self, event: Event) -> None:
         """Tell one event; never raises, never waits."""
+        ...
+
+    def flush(self) -> None:
+        """Hand over what had to wait."""
         ...
 
 
@@ -122,4 +131,16 @@ class ServicePort(Protocol):
 
     def notify(self, *assignments: str) -> None:
         """Send ``KEY=value`` lines in one message; silently nothing where nobody listens."""
+        ...
+
+
+class StatePort(Protocol):
+    """Where the state is left for everybody to read."""
+
+    def write(self, state: dict[str, Any]) -> None:
+        """Replace the state in one step."""
+        ...
+
+    def remove(self) -> None:
+        """Take the state away."""
         ...

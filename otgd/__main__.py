@@ -1,0 +1,100 @@
+"""otgd, the daemon: arguments and wiring."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from otgd import __version__
+from otgd.errors import ConfigError, OtgdError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from otgd.model import Config
+    from otgd.ports import EventLogPort, ServicePort
+
+EX_FAILED = 1
+EX_CONFIG = 78
+"""sysexits.h; the unit does not restart after it (RestartPreventExitStatus=)."""
+
+DEFAULT_CONFIG = Path("/etc/otgd/otgd.toml")
+LOCK_PATIENCE_S = 1.0
+"""How long to wait for the lock: otgctl tests it for an instant, a dying otgd holds it."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the service; return the exit code."""
+    options = _parse(arguments)
+    from otgd.adapters.service_manager import SystemdService
+
+    service = SystemdService()
+    try:
+        config = _load(options.config)
+    except ConfigError as err:
+        for problem in err.problems:
+            print(problem, file=sys.stderr)  # noqa: T201 - before there is a log
+        service.notify(f"STATUS=config refused: {err.problems[0]}", f"ERRNO={os.EX_CONFIG}")
+        return EX_CONFIG
+    try:
+        return _serve(options, config, service)
+    except OtgdError as err:
+        print(f"otgd: {err}", file=sys.stderr)  # noqa: T201 - the last word
+        service.notify(f"STATUS={err}", f"ERRNO={EX_FAILED}")
+        return EX_FAILED
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="otgd",
+        description="Keep the network of USB gadgets true to one config file.",
+        epilog="State: otgctl status. Events: journalctl -u otgd. Reload: systemctl reload otgd.",
+    )
+    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="default: %(default)s")
+    parser.add_argument(
+        "--runtime-dir",
+        type=Path,
+        default=Path(os.environ.get("RUNTIME_DIRECTORY") or "/run/otgd"),
+        help="where state.json goes; default: $RUNTIME_DIRECTORY or /run/otgd",
+    )
+    parser.add_argument("--version", action="version", version=f"otgd {__version__}")
+    return parser.parse_args(arguments)
+
+
+def _load(path: Path) -> Config:
+    from otgd.config import load_config
+
+    return load_config(path)
+
+
+def _serve(options: argparse.Namespace, config: Config, service: ServicePort) -> int:
+    from otgd.adapters.journal import JournalLog, StderrLog, stderr_is_journal
+    from otgd.adapters.state_file import StateFile
+    from otgd.daemon import Daemon
+    from otgd.wiring import Kernel
+
+    state = StateFile(options.runtime_dir)
+    patience = time.monotonic() + LOCK_PATIENCE_S
+    while not state.lock():
+        if time.monotonic() > patience:
+            raise OtgdError(f"another otgd already runs with {options.runtime_dir}")
+        time.sleep(0.02)
+    level = config.settings.log_level
+    log: EventLogPort = JournalLog(level=level) if stderr_is_journal() else StderrLog(level=level)
+    daemon = Daemon(
+        config=config,
+        load=lambda: _load(options.config),
+        connect=Kernel,
+        log=log,
+        service=service,
+        state=state,
+    )
+    return daemon.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,215 @@
+"""One pass: observe, plan, apply, observe again, plan again.
+
+Knows ports, not adapters. A step that fails takes only its own gadget's later steps with it; the
+second plan is the verification, and what it leaves over is in the report.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import TYPE_CHECKING, assert_never
+
+from otgd.damper import Damper
+from otgd.describe import describe
+from otgd.errors import OtgdError, PermanentError, TransientError
+from otgd.model import (
+    Action,
+    AddAddress,
+    AddRule,
+    DesiredState,
+    EnableForwarding,
+    Failure,
+    Held,
+    LinkAction,
+    ObservedState,
+    RemoveAddress,
+    RemoveAltname,
+    RemoveRule,
+    RenameLink,
+    Report,
+    Rule,
+    SetLinkDown,
+    SetLinkUp,
+    gadget_of,
+)
+from otgd.planner import make_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from otgd.ports import FirewallPort, ForwardingPort, LinkPort
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """What has become of the steps so far; later steps of *broken* gadgets are skipped."""
+
+    applied: list[Action] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    skipped: list[Action] = field(default_factory=list)
+    broken: set[str] = field(default_factory=set)
+
+
+class Reconciler:
+    """Makes the kernel hold what is desired, one pass at a time.
+
+    Args:
+        before_look: called before each look at the kernel; forgets the triggers that the look
+            will answer, so that only what happens later asks for another pass.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        links: LinkPort,
+        firewall: FirewallPort,
+        forwarding: ForwardingPort,
+        before_look: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._links = links
+        self._firewall = firewall
+        self._forwarding = forwarding
+        self._before_look = before_look
+        self._clock = clock
+        self._damper = Damper()
+        self._bindings: frozenset[tuple[str, int]] = frozenset()
+
+    def observe(self) -> ObservedState:
+        """Look at everything.
+
+        Raises:
+            OtgdError: the links cannot be seen; without them there is nothing to plan.
+        """
+        self._before_look()
+        rules: frozenset[Rule] = frozenset()
+        fault = ""
+        try:
+            rules = self._firewall.observe()
+        except OtgdError as err:
+            fault = str(err)
+        return ObservedState(
+            links=self._links.observe_links(),
+            routes=self._links.observe_routes(),
+            rules=rules,
+            forwarding=self._forwarding.enabled(),
+            firewall_fault=fault,
+        )
+
+    def run_pass(self, desired: DesiredState) -> Report:
+        """Bring the kernel to *desired* as far as it goes now.
+
+        Raises:
+            OtgdError: the kernel cannot be looked at.
+        """
+        started = self._clock()
+        observed = self.observe()
+        plan = make_plan(desired, observed)
+        self._forget_replugged(plan.bindings, started)
+        held = self._damper.hold(plan.steps, started)
+        outcome = self._apply(plan.steps, held)
+        if plan.steps:
+            self._damper.applied(outcome.applied, self._clock())
+            observed = self.observe()
+            plan = make_plan(desired, observed)
+        return Report(
+            applied=tuple(outcome.applied),
+            failures=tuple(outcome.failures),
+            skipped=tuple(outcome.skipped),
+            held=tuple(held.values()),
+            remaining=plan,
+            observed=observed,
+            elapsed_s=self._clock() - started,
+        )
+
+    def _forget_replugged(self, bindings: tuple[tuple[str, int], ...], now: float) -> None:
+        """A gadget on another link than before is no fight, however often it happens."""
+        current = frozenset(bindings)
+        if current != self._bindings:
+            self._damper.forget({name for name, _ in current ^ self._bindings}, now)
+            self._bindings = current
+
+    def _apply(self, steps: tuple[Action, ...], held: dict[Action, Held]) -> _Outcome:
+        outcome = _Outcome(broken={gadget_of(step) for step in held} - {""})
+        for is_rule, batch in groupby(steps, key=_is_rule):
+            ready = []
+            for step in batch:
+                if step in held:
+                    continue
+                if gadget_of(step) in outcome.broken:
+                    outcome.skipped.append(step)
+                elif is_rule:
+                    ready.append(step)
+                else:
+                    self._attempt([step], outcome)
+            if ready:
+                self._attempt(ready, outcome)
+        return outcome
+
+    def _attempt(self, batch: list[Action], outcome: _Outcome) -> None:
+        """Apply *batch* as one; where it fails for good, find out for whom."""
+        try:
+            self._perform(batch)
+        except TransientError as err:
+            self._fail(batch, str(err), outcome, transient=True)
+        except PermanentError as err:
+            parts = list(_by_gadget(batch))
+            if len(parts) == 1:
+                self._fail(batch, str(err), outcome, transient=False)
+            else:
+                for part in parts:
+                    self._attempt(part, outcome)
+        else:
+            outcome.applied.extend(batch)
+
+    def _fail(
+        self, batch: list[Action], reason: str, outcome: _Outcome, *, transient: bool
+    ) -> None:
+        for step in batch:
+            failure = Failure(step=step, reason=f"{describe(step)}: {reason}", transient=transient)
+            outcome.failures.append(failure)
+            # A rule that can never be had does not cost the gadget its address; one that may
+            # come in a moment is waited for, since older flows would never be masqueraded.
+            if transient or not _is_rule(step):
+                outcome.broken.add(gadget_of(step))
+        outcome.broken.discard("")
+
+    def _perform(self, batch: list[Action]) -> None:
+        remove = [step.rule for step in batch if isinstance(step, RemoveRule)]
+        add = [step.rule for step in batch if isinstance(step, AddRule)]
+        if remove or add:
+            self._firewall.apply(remove=remove, add=add)
+        for step in batch:
+            if isinstance(step, EnableForwarding):
+                self._forwarding.enable()
+            elif not isinstance(step, AddRule | RemoveRule):
+                self._change_link(step)
+
+    def _change_link(self, step: LinkAction) -> None:
+        match step:
+            case RenameLink(ifindex=ifindex, new=new):
+                self._links.rename(ifindex, new)
+            case RemoveAltname(ifindex=ifindex, altname=altname):
+                self._links.remove_altname(ifindex, altname)
+            case AddAddress(ifindex=ifindex, interface=interface):
+                self._links.add_address(ifindex, interface)
+            case RemoveAddress(ifindex=ifindex, interface=interface):
+                self._links.remove_address(ifindex, interface)
+            case SetLinkUp(ifindex=ifindex):
+                self._links.set_up(ifindex)
+            case SetLinkDown(ifindex=ifindex):
+                self._links.set_up(ifindex, up=False)
+            case _:
+                assert_never(step)
+
+
+def _is_rule(step: Action) -> bool:
+    return isinstance(step, AddRule | RemoveRule)
+
+
+def _by_gadget(batch: Iterable[Action]) -> Iterator[list[Action]]:
+    for _, part in groupby(sorted(batch, key=gadget_of), key=gadget_of):
+        yield list(part)

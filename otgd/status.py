@@ -1,0 +1,314 @@
+"""What the outside is told: each gadget's state and reason, and what changed since the last time.
+
+Pure. The daemon writes ``to_json(status)`` to state.json and the events to the journal;
+``otgctl`` makes the same from the kernel when no daemon runs, so both tell one story.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from otgd.describe import describe, slug
+from otgd.events import Event, Kind
+from otgd.model import Aspect, EnableForwarding, Masquerade, gadget_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from otgd.model import (
+        Action,
+        DesiredState,
+        GadgetSpec,
+        ObservedLink,
+        Plan,
+        Report,
+        UnknownLink,
+    )
+
+VERSION = 1
+"""Version of state.json's layout; grows only when a reader would have to change."""
+
+
+class State(StrEnum):
+    """A gadget's state."""
+
+    ABSENT = "absent"
+    BLOCKED = "blocked"
+    CONFIGURED = "configured"
+    REACHABLE = "reachable"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GadgetStatus:
+    """One gadget as it is.
+
+    Attributes:
+        reason: one sentence, never empty unless all that the config wants is there.
+        ifindex: None while the gadget is absent.
+        addresses: IPv4 addresses with prefix length.
+        masquerade: whether a masquerade for it is in force.
+    """
+
+    name: str
+    state: State
+    reason: str
+    mac: str
+    ifindex: int | None = None
+    ifname: str = ""
+    driver: str = ""
+    port: str = ""
+    addresses: tuple[str, ...] = ()
+    masquerade: bool = False
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What makes it another state for the one who reads the journal."""
+        return self.state, self.reason, self.ifindex
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """Everything as it is, after a pass."""
+
+    gadgets: tuple[GadgetStatus, ...] = ()
+    unknown: tuple[UnknownLink, ...] = ()
+    uplink: str = ""
+    uplink_fault: str = ""
+    forwarding: bool = False
+    backend: str = ""
+
+    def gadget(self, name: str) -> GadgetStatus | None:
+        """Find a gadget by its name."""
+        return next((gadget for gadget in self.gadgets if gadget.name == name), None)
+
+    @property
+    def summary(self) -> str:
+        """One line for ``systemctl status``."""
+        counts = {
+            state: sum(gadget.state is state for gadget in self.gadgets)
+            for state in (State.CONFIGURED, State.REACHABLE, State.BLOCKED, State.FAILED)
+        }
+        up = counts.pop(State.CONFIGURED) + counts.pop(State.REACHABLE)
+        parts = [f"{up} of {len(self.gadgets)} gadgets up"]
+        parts += [f"{count} {state}" for state, count in counts.items() if count]
+        if self.unknown:
+            parts.append(f"{len(self.unknown)} unknown")
+        parts.append(f"uplink {self.uplink}" if self.uplink else "no uplink")
+        trouble = next((g for g in self.gadgets if g.state in (State.BLOCKED, State.FAILED)), None)
+        if trouble:
+            parts.append(f"{trouble.name}: {trouble.reason}")
+        return ", ".join(parts)
+
+
+def make_status(desired: DesiredState, report: Report, *, backend: str) -> Status:
+    """Say what *report* means for each gadget of *desired*."""
+    plan, observed = report.remaining, report.observed
+    links = {link.ifindex: link for link in observed.links}
+    bindings = dict(plan.bindings)
+    masqueraded = {rule.gadget for rule in observed.rules if isinstance(rule, Masquerade)}
+    return Status(
+        gadgets=tuple(
+            _gadget(spec, links.get(bindings.get(spec.name, -1)), report, masqueraded)
+            for spec in desired.gadgets
+        ),
+        unknown=plan.unknown,
+        uplink=plan.uplink,
+        uplink_fault=plan.uplink_fault,
+        forwarding=observed.forwarding,
+        backend=backend,
+    )
+
+
+def _gadget(
+    spec: GadgetSpec, link: ObservedLink | None, report: Report, masqueraded: set[str]
+) -> GadgetStatus:
+    blocked = {b.aspect: b.reason for b in report.remaining.blocked if b.gadget == spec.name}
+    state, reason = _judge(spec, link, report, blocked)
+    if link is None:
+        return GadgetStatus(name=spec.name, state=state, reason=reason, mac=spec.mac)
+    return GadgetStatus(
+        name=spec.name,
+        state=state,
+        reason=reason,
+        mac=spec.mac,
+        ifindex=link.ifindex,
+        ifname=link.ifname,
+        driver=link.driver,
+        port=link.port,
+        addresses=tuple(str(address.interface) for address in link.addresses),
+        masquerade=spec.name in masqueraded,
+    )
+
+
+def _judge(
+    spec: GadgetSpec, link: ObservedLink | None, report: Report, blocked: dict[Aspect, str]
+) -> tuple[State, str]:
+    if Aspect.LINK in blocked:
+        return State.BLOCKED, blocked[Aspect.LINK]
+    if link is None:
+        return State.ABSENT, blocked.get(Aspect.PENDING, f"no link with MAC {spec.mac} is there")
+    if trouble := _trouble(spec, report):
+        return State.FAILED, trouble
+    if Aspect.FIREWALL in blocked:
+        return State.FAILED, blocked[Aspect.FIREWALL]
+    return State.CONFIGURED, blocked.get(Aspect.UPLINK, "")
+
+
+def _trouble(spec: GadgetSpec, report: Report) -> str:
+    """Say what keeps the gadget from being as planned; empty if nothing does."""
+    for failure in report.failures:
+        if _concerns(failure.step, spec):
+            return f"{failure.reason}, retrying" if failure.transient else failure.reason
+    for held in report.held:
+        if _concerns(held.step, spec):
+            return f"{describe(held.step)}: somebody undid it {held.undone} times, waiting"
+    left = next((s for s in report.remaining.steps if gadget_of(s) == spec.name), None)
+    return f"{describe(left)}: not in force yet, retrying" if left else ""
+
+
+def _concerns(step: Action, spec: GadgetSpec) -> bool:
+    if isinstance(step, EnableForwarding):
+        return spec.masquerade or not spec.isolate
+    return gadget_of(step) == spec.name
+
+
+# --- events --------------------------------------------------------------------------------------
+
+
+def events_between(old: Status | None, new: Status, report: Report) -> Iterator[Event]:
+    """Yield what a reader of the journal has to know about the way from *old* to *new*.
+
+    *old* is None at start; what is simply absent then is not worth a line. A quiet pass yields
+    nothing.
+    """
+    before = old or Status(uplink=new.uplink)
+    known = {(link.ifindex, link.reason) for link in before.unknown}
+    if new.uplink != before.uplink:
+        yield _uplink_event(before, new)
+    for gadget in new.gadgets:
+        was = before.gadget(gadget.name)
+        if was is None or was.identity != gadget.identity:
+            yield from _gadget_event(was, gadget, report.remaining)
+        else:
+            yield from _repairs(gadget, report)
+    for dropped in before.gadgets:
+        if new.gadget(dropped.name) is None and dropped.state is not State.ABSENT:
+            yield _event(Kind.GADGET_UNPLUGGED, dropped, f"{dropped.name}: no longer configured")
+    for link in new.unknown:
+        if (link.ifindex, link.reason) not in known:
+            yield _unknown_event(link)
+    yield from (_step_event(step) for step in report.applied)
+
+
+def _uplink_event(old: Status, new: Status) -> Event:
+    if not new.uplink:
+        text = f"uplink {old.uplink} lost: {new.uplink_fault}"
+        return Event(kind=Kind.UPLINK_LOST, message=text, fields={"INTERFACE": old.uplink})
+    text = f"uplink is {new.uplink}" + (f", was {old.uplink}" if old.uplink else "")
+    return Event(kind=Kind.UPLINK_CHANGED, message=text, fields={"INTERFACE": new.uplink})
+
+
+def _gadget_event(was: GadgetStatus | None, now: GadgetStatus, plan: Plan) -> Iterator[Event]:
+    match now.state:
+        case State.ABSENT:
+            if was is not None and was.state is not State.ABSENT:
+                yield _event(Kind.GADGET_UNPLUGGED, was, f"{now.name}: unplugged", State.ABSENT)
+        case State.BLOCKED:
+            yield _event(Kind.GADGET_BLOCKED, now, f"{now.name}: blocked: {now.reason}")
+        case State.FAILED:
+            yield _event(Kind.GADGET_FAILED, now, f"{now.name}: failed: {now.reason}")
+        case _:
+            way_out = f"masquerade through {plan.uplink}" if now.masquerade else "no masquerade"
+            where = f" (USB port {now.port})" if now.port else ""
+            text = f"{now.name}: configured{where}: {', '.join(now.addresses)}, {way_out}"
+            reason = f"; {now.reason}" if now.reason else ""
+            yield _event(Kind.GADGET_CONFIGURED, now, text + reason)
+
+
+def _repairs(gadget: GadgetStatus, report: Report) -> Iterator[Event]:
+    """Tell what was put back for a gadget that was, and is, as it should be."""
+    if gadget.state in (State.CONFIGURED, State.REACHABLE):
+        for step in report.applied:
+            if gadget_of(step) == gadget.name:
+                text = f"{gadget.name}: repaired: {describe(step)}"
+                event = _event(Kind.REPAIRED, gadget, text)
+                event.fields["OTGD_ACTION"] = slug(step)
+                yield event
+
+
+def _event(kind: Kind, gadget: GadgetStatus, message: str, state: State | None = None) -> Event:
+    fields = {
+        "INTERFACE": gadget.ifname or gadget.name,
+        "OTGD_GADGET": gadget.name,
+        "OTGD_MAC": gadget.mac,
+        "OTGD_PORT": gadget.port,
+        "OTGD_STATE": str(state or gadget.state),
+        "OTGD_REASON": "" if state else gadget.reason,
+    }
+    return Event(kind=kind, message=message, fields=fields)
+
+
+def _unknown_event(link: UnknownLink) -> Event:
+    text = f"{link.ifname}: left alone: {link.reason} (MAC {link.mac}, driver {link.driver})"
+    fields = {
+        "INTERFACE": link.ifname,
+        "OTGD_MAC": link.mac,
+        "OTGD_PORT": link.port,
+        "OTGD_REASON": link.reason,
+    }
+    return Event(kind=Kind.UNKNOWN_LINK, message=text, fields=fields)
+
+
+def _step_event(step: Action) -> Event:
+    fields = {"OTGD_ACTION": slug(step), "OTGD_GADGET": gadget_of(step)}
+    return Event(kind=Kind.STEP_APPLIED, message=f"done: {describe(step)}", fields=fields)
+
+
+# --- state.json ----------------------------------------------------------------------------------
+
+
+def to_json(status: Status, report: Report, *, since: dict[str, str]) -> dict[str, Any]:
+    """Return state.json's content but for the daemon's own facts (version, pid).
+
+    *since* gives each gadget's time of its last change of state (RFC 3339, UTC) by name.
+    """
+    return {
+        "version": VERSION,
+        "uplink": status.uplink or None,
+        "firewall": {"backend": status.backend},
+        "forwarding": status.forwarding,
+        "gadgets": [
+            {
+                "name": gadget.name,
+                "state": str(gadget.state),
+                "reason": gadget.reason,
+                "mac": gadget.mac,
+                "ifindex": gadget.ifindex,
+                "driver": gadget.driver or None,
+                "port": gadget.port or None,
+                "addresses": list(gadget.addresses),
+                "masquerade": gadget.masquerade,
+                "since": since.get(gadget.name),
+            }
+            for gadget in status.gadgets
+        ],
+        "unknown": [
+            {
+                "ifindex": link.ifindex,
+                "ifname": link.ifname,
+                "mac": link.mac,
+                "driver": link.driver,
+                "port": link.port or None,
+                "reason": link.reason,
+            }
+            for link in status.unknown
+        ],
+        "last_pass": {
+            "duration_s": round(report.elapsed_s, 6),
+            "steps": len(report.applied),
+            "failures": [failure.reason for failure in report.failures],
+        },
+    }

@@ -1,0 +1,294 @@
+"""LinkPort's contract, kept by the fake and by the real kernel in a fresh namespace."""
+
+from __future__ import annotations
+
+import sys
+from ipaddress import IPv4Interface, IPv4Network
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+
+from otgd.adapters.links import OWNER, NetlinkLinks
+from otgd.errors import PermanentError
+from otgd.model import ObservedAddress, ObservedLink
+from tests.fake_kernel import FakeKernel
+from tests.lab.namespaces import run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from otgd.ports import LinkPort
+
+MAC = "00:22:82:ff:ff:01"
+OTHER_MAC = "00:22:82:ff:ff:02"
+ADDRESS = IPv4Interface("10.0.11.1/24")
+
+
+class World(Protocol):
+    """One kernel: what the port sees, and what others do to it."""
+
+    port: LinkPort
+
+    def plug(self, ifname: str, mac: str) -> int: ...
+    def unplug(self, ifindex: int) -> None: ...
+    def foreign_address(self, ifindex: int, interface: str) -> None: ...
+    def default_route(self, ifindex: int, metric: int) -> None: ...
+    def altname(self, ifindex: int, name: str) -> None: ...
+
+
+class FakeWorld:
+    def __init__(self) -> None:
+        self.kernel = FakeKernel()
+        self.port: LinkPort = self.kernel
+
+    def plug(self, ifname: str, mac: str) -> int:
+        return self.kernel.plug(ifname, mac, driver="veth")
+
+    def unplug(self, ifindex: int) -> None:
+        self.kernel.unplug(ifindex)
+
+    def foreign_address(self, ifindex: int, interface: str) -> None:
+        self.kernel.foreign_address(ifindex, interface)
+
+    def default_route(self, ifindex: int, metric: int) -> None:
+        self.kernel.default_route(ifindex, metric)
+
+    def altname(self, ifindex: int, name: str) -> None:
+        self.kernel.change(ifindex, altnames=(name,))
+
+
+class RealWorld:
+    def __init__(self) -> None:
+        self.links = NetlinkLinks()
+        self.port: LinkPort = self.links
+
+    def plug(self, ifname: str, mac: str) -> int:
+        peer = f"p{len(self.links.observe_links())}"
+        run("ip", "link", "add", ifname, "address", mac, "type", "veth", "peer", "name", peer)
+        run("ip", "link", "set", peer, "up")
+        return next(x.ifindex for x in self.links.observe_links() if x.ifname == ifname)
+
+    def unplug(self, ifindex: int) -> None:
+        run("ip", "link", "del", self._name(ifindex))
+
+    def foreign_address(self, ifindex: int, interface: str) -> None:
+        run("ip", "addr", "add", interface, "dev", self._name(ifindex))
+
+    def default_route(self, ifindex: int, metric: int) -> None:
+        # metric 0 is the kernel's highest precedence; ip(8) writes none then
+        command = ("ip", "route", "add", "default", "dev", self._name(ifindex))
+        run(*command, "metric", str(metric))
+
+    def altname(self, ifindex: int, name: str) -> None:
+        run("ip", "link", "property", "add", "dev", self._name(ifindex), "altname", name)
+
+    def _name(self, ifindex: int) -> str:
+        return next(x.ifname for x in self.links.observe_links() if x.ifindex == ifindex)
+
+
+@pytest.fixture(params=["fake", "kernel"])
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    if request.param == "fake":
+        yield FakeWorld()
+        return
+    request.getfixturevalue("netns")
+    real = RealWorld()
+    yield real
+    real.links.close()
+
+
+def see(world: World, ifindex: int) -> ObservedLink:
+    return next(link for link in world.port.observe_links() if link.ifindex == ifindex)
+
+
+def test_a_plugged_link_is_seen_bare_and_down(world: World) -> None:
+    ifindex = world.plug("usb0", MAC)
+
+    link = see(world, ifindex)
+
+    assert (link.ifname, link.mac, link.driver, link.port) == ("usb0", MAC, "veth", "")
+    assert (link.up, link.addresses, link.random_mac, link.altnames) == (False, (), False, ())
+    assert link.initialized
+
+
+def test_links_come_by_ifindex(world: World) -> None:
+    for number in (3, 1, 2):
+        world.plug(f"usb{number}", f"00:22:82:ff:ff:0{number}")
+
+    indexes = [link.ifindex for link in world.port.observe_links()]
+
+    assert indexes == sorted(indexes)
+
+
+def test_a_renamed_link_has_its_name(world: World) -> None:
+    ifindex = world.plug("usb0", MAC)
+
+    world.port.rename(ifindex, "ethusb1")
+    world.port.rename(ifindex, "ethusb1")
+
+    assert see(world, ifindex).ifname == "ethusb1"
+
+
+def test_a_link_that_is_up_is_renamed_and_stays_up_with_its_address(world: World) -> None:
+    ifindex = world.plug("usb0", MAC)
+    world.port.add_address(ifindex, ADDRESS)
+    world.port.set_up(ifindex)
+
+    world.port.rename(ifindex, "ethusb1")
+
+    link = see(world, ifindex)
+    assert (link.ifname, link.up) == ("ethusb1", True)
+    assert link.addresses == (ObservedAddress(interface=ADDRESS, owned=True),)
+
+
+def test_a_taken_name_is_refused(world: World) -> None:
+    ifindex = world.plug("usb0", MAC)
+    world.plug("ethusb1", OTHER_MAC)
+
+    with pytest.raises(PermanentError, match="taken"):
+        world.port.rename(ifindex, "ethusb1")
+
+
+@pytest.mark.parametrize("owner", ["itself", "another"])
+def test_an_alternative_name_is_taken_too(world: World, owner: str) -> None:
+    ifindex = world.plug("usb0", MAC)
+    holder = ifindex if owner == "itself" else world.plug("usb1", OTHER_MAC)
+    world.altname(holder, "ethusb1")
+    assert see(world, holder).altnames == ("ethusb1",)
+
+    with pytest.raises(PermanentError, match="taken"):
+        world.port.rename(ifindex, "ethusb1")
+
+    world.port.remove_altname(holder, "ethusb1")
+    world.port.remove_altname(holder, "ethusb1")
+    world.port.rename(ifindex, "ethusb1")
+    assert see(world, ifindex).ifname == "ethusb1"
+    assert see(world, holder).altnames == ()
+
+
+def test_an_added_address_is_ours_and_a_foreign_one_is_not(world: World) -> None:
+    ifindex = world.plug("usb0", MAC)
+    world.foreign_address(ifindex, "192.168.7.1/24")
+
+    world.port.add_address(ifindex, ADDRESS)
+    world.port.add_address(ifindex, ADDRESS)
+
+    assert see(world, ifindex).addresses == (
+        ObservedAddress(interface=IPv4Interface("192.168.7.1/24")),
+        ObservedAddress(interface=ADDRESS, owned=True),
+    )
+
+
+def test_a_foreign_address_stays_foreign_when_we_add_the_same(world: World) -> None:
+    ifindex = world.plug("usb0", MAC)
+    world.foreign_address(ifindex, str(ADDRESS))
+
+    world.port.add_address(ifindex, ADDRESS)
+
+    assert see(world, ifindex).addresses == (ObservedAddress(interface=ADDRESS, owned=False),)
+
+
+def test_an_address_is_removed_once_and_again(world: World) -> None:
+    ifindex = world.plug("usb0", MAC)
+    world.port.add_address(ifindex, ADDRESS)
+
+    world.port.remove_address(ifindex, ADDRESS)
+    world.port.remove_address(ifindex, ADDRESS)
+
+    assert see(world, ifindex).addresses == ()
+
+
+@pytest.mark.parametrize("address", ["10.0.11.1/31", "10.0.11.1/8", "10.0.11.1/30"])
+def test_every_prefix_length_comes_back(world: World, address: str) -> None:
+    ifindex = world.plug("usb0", MAC)
+
+    world.port.add_address(ifindex, IPv4Interface(address))
+
+    assert see(world, ifindex).addresses[0].interface == IPv4Interface(address)
+
+
+def test_a_link_goes_up_and_down(world: World) -> None:
+    ifindex = world.plug("usb0", MAC)
+
+    world.port.set_up(ifindex)
+    assert see(world, ifindex).up
+    assert see(world, ifindex).carrier
+
+    world.port.set_up(ifindex, up=False)
+    assert not see(world, ifindex).up
+
+
+def test_what_is_done_to_a_link_that_is_gone_fails_or_is_done_already(world: World) -> None:
+    ifindex = world.plug("usb0", MAC)
+    world.unplug(ifindex)
+
+    for change in (
+        lambda: world.port.rename(ifindex, "ethusb1"),
+        lambda: world.port.add_address(ifindex, ADDRESS),
+        lambda: world.port.set_up(ifindex),
+    ):
+        with pytest.raises(PermanentError, match="gone"):
+            change()
+    world.port.remove_address(ifindex, ADDRESS)
+    world.port.remove_altname(ifindex, "ethusb1")
+
+
+def test_routes_are_those_of_addresses_and_of_others(world: World) -> None:
+    ifindex = world.plug("usb0", MAC)
+    world.port.add_address(ifindex, ADDRESS)
+    world.port.set_up(ifindex)
+    world.default_route(ifindex, 100)
+
+    routes = {(r.destination, r.ifindex, r.metric) for r in world.port.observe_routes()}
+
+    assert routes == {
+        (IPv4Network("10.0.11.0/24"), ifindex, 0),
+        (IPv4Network("0.0.0.0/0"), ifindex, 100),
+    }
+
+
+@pytest.mark.usefixtures("netns")
+def test_the_mark_is_the_kernels_ifa_proto() -> None:
+    real = RealWorld()
+    ifindex = real.plug("usb0", MAC)
+
+    real.port.add_address(ifindex, ADDRESS)
+
+    shown = run("ip", "-d", "addr", "show", "dev", "usb0")
+    assert f"proto {OWNER}" in shown or f"proto {OWNER:#x}" in shown or "proto" not in shown
+    assert see(real, ifindex).addresses[0].owned
+    real.links.close()
+
+
+@pytest.mark.usefixtures("netns")
+def test_blackhole_multipath_and_other_tables_are_told_apart() -> None:
+    real = RealWorld()
+    first, second = real.plug("usb0", MAC), real.plug("usb1", OTHER_MAC)
+    for ifindex in (first, second):
+        real.port.set_up(ifindex)
+    run("ip", "route", "add", "blackhole", "10.9.0.0/16")
+    run("ip", "route", "add", "10.8.0.0/16", "dev", "usb0", "table", "77")
+    hops = ("nexthop", "dev", "usb0", "nexthop", "dev", "usb1")
+    run("ip", "route", "add", "10.7.0.0/16", *hops)
+
+    routes = {(str(r.destination), r.ifindex) for r in real.port.observe_routes()}
+
+    assert routes == {("10.7.0.0/16", first), ("10.7.0.0/16", second)}
+    real.links.close()
+
+
+@pytest.mark.usefixtures("netns")
+def test_without_the_capability_the_error_names_it() -> None:
+    real = RealWorld()
+    ifindex = real.plug("usb0", MAC)
+    real.links.close()
+    code = (
+        "from otgd.adapters.links import NetlinkLinks\n"
+        "from otgd.errors import PermanentError\n"
+        "try:\n"
+        f"    NetlinkLinks().set_up({ifindex})\n"
+        "except PermanentError as err:\n"
+        "    print(err)\n"
+    )
+    drop = ("setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin")
+    assert "CAP_NET_ADMIN" in run(*drop, sys.executable, "-c", code)

@@ -67,7 +67,7 @@ class ServiceManager:
 
 
 class Daemon:
-    """One run of ``otgd``; start another one for the next run.
+    """``otgd`` in one host with one config file; may be started again after its end.
 
     Args:
         host: where it runs.
@@ -101,6 +101,7 @@ class Daemon:
 
     def start(self) -> None:
         """Start it, and do not wait."""
+        self.manager.received.clear()
         command = (sys.executable, "-m", "otgd", "--config", str(self.config_file))
         where = ("--runtime-dir", str(self.runtime_dir))
         with self._stderr_file.open("wb") as stderr:
@@ -150,8 +151,9 @@ class Daemon:
         """Wait for its end and return its exit status; negative means a signal."""
         return self._running().wait(deadline_s)
 
-    def kill(self) -> None:
-        """SIGKILL it and wait for its end."""
+    def kill(self, *, after_s: float = 0.0) -> None:
+        """SIGKILL it, wherever it is *after_s* seconds from now, and wait for its end."""
+        time.sleep(after_s)
         self.signal(signal.SIGKILL)
         self.wait()
 
@@ -212,10 +214,13 @@ class Daemon:
         """Count its open file descriptors."""
         return sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir())
 
-    def pss_bytes(self) -> int:
-        """Return its proportional set size."""
+    def memory_bytes(self) -> int:
+        """Return the part of its Pss that is its own.
+
+        The rest, pages of libraries, grows by itself when another program that shares them ends.
+        """
         rollup = Path(f"/proc/{self.pid}/smaps_rollup").read_text()
-        line = next(line for line in rollup.splitlines() if line.startswith("Pss:"))
+        line = next(line for line in rollup.splitlines() if line.startswith("Pss_Anon:"))
         return int(line.split()[1]) * 1024
 
     def wakeups(self) -> int:

@@ -204,9 +204,15 @@ route add default via {INTERNET_UPLINK} dev eth0
         )
         return tables + self.host.run_inside("nft", "--stateless", "list", "ruleset")
 
-    def masquerades(self) -> list[str]:
-        """Return the lines of the firewall that masquerade, one per rule."""
-        return [line for line in self.firewall().splitlines() if "masquerade" in line.lower()]
+    def masquerades(self, n: int) -> int:
+        """Count the rules that masquerade gadget *n*."""
+        subnet = f"10.0.{10 + n}.0/24"
+        lines = self.firewall().lower().splitlines()
+        return sum("masquerade" in line and subnet in line for line in lines)
+
+    def routes(self) -> str:
+        """Return every IPv4 route of the host, local ones included."""
+        return self.host.run("ip", "-4", "route", "show", "table", "all")
 
     def online(self, n: int) -> bool:
         """Tell whether gadget *n* reaches the host and the uplink's far side now."""

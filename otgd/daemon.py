@@ -212,7 +212,9 @@ class Daemon:
     def _schedule(self, report: Report) -> None:
         """Set the timer for what this pass could not do."""
         waits = [held.wait_s for held in report.held]
-        if report.needs_retry or (report.remaining.steps and not report.failures and not waits):
+        if report.fresh:
+            waits.append(0.0)  # links came faster than one pass could serve them
+        elif report.needs_retry or report.undone:
             waits.append(self._backoff.next())
         else:
             self._backoff.reset()

@@ -444,6 +444,8 @@ class Report:
         failures: steps that did not.
         skipped: steps not tried, because one that they build on failed or is held.
         held: steps held back for a while.
+        undone: steps that worked and yet are planned again: somebody took them back at once.
+        fresh: steps that came up too late to be tried in this pass.
         remaining: the plan made after it all; empty steps mean converged.
         observed: what the kernel held at the end.
         elapsed_s: duration of the pass in seconds.
@@ -453,6 +455,8 @@ class Report:
     failures: tuple[Failure, ...] = ()
     skipped: tuple[Action, ...] = ()
     held: tuple[Held, ...] = ()
+    undone: tuple[Action, ...] = ()
+    fresh: tuple[Action, ...] = ()
     remaining: Plan = field(default_factory=Plan)
     observed: ObservedState = field(default_factory=ObservedState)
     elapsed_s: float = 0.0

@@ -1,7 +1,8 @@
 """One pass: observe, plan, apply, observe again, plan again.
 
-Knows ports, not adapters. A step that fails takes only its own gadget's later steps with it; the
-second plan is the verification, and what it leaves over is in the report.
+Knows ports, not adapters. A step that fails takes only its own gadget's later steps with it. The
+last plan is the verification: a step of it that was tried before did not hold, and is in the
+report; one that is new (a link that came meanwhile) is tried in the same pass.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from otgd.model import (
     Held,
     LinkAction,
     ObservedState,
+    Plan,
     RemoveAddress,
     RemoveAltname,
     RemoveRule,
@@ -41,11 +43,16 @@ if TYPE_CHECKING:
 
     from otgd.ports import FirewallPort, ForwardingPort, LinkPort
 
+ROUNDS = 8
+"""How often a pass looks again for steps that are new: links that came while it was at work."""
+
 
 @dataclass(slots=True)
 class _Outcome:
     """What has become of the steps so far; later steps of *broken* gadgets are skipped."""
 
+    tried: set[Action] = field(default_factory=set)
+    held: dict[Action, Held] = field(default_factory=dict)
     applied: list[Action] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     skipped: list[Action] = field(default_factory=list)
@@ -106,48 +113,55 @@ class Reconciler:
             OtgdError: the kernel cannot be looked at.
         """
         started = self._clock()
+        outcome = _Outcome()
         observed = self.observe()
         plan = make_plan(desired, observed)
-        self._forget_replugged(plan.bindings, started)
-        held = self._damper.hold(plan.steps, started)
-        outcome = self._apply(plan.steps, held)
-        if plan.steps:
-            self._damper.applied(outcome.applied, self._clock())
+        self._forget_replugged(plan, outcome)
+        fresh = plan.steps
+        for _ in range(ROUNDS):
+            if not fresh:
+                break
+            self._apply(fresh, outcome)
             observed = self.observe()
             plan = make_plan(desired, observed)
+            self._forget_replugged(plan, outcome)
+            fresh = tuple(step for step in plan.steps if step not in outcome.tried)
         return Report(
             applied=tuple(outcome.applied),
             failures=tuple(outcome.failures),
             skipped=tuple(outcome.skipped),
-            held=tuple(held.values()),
+            held=tuple(outcome.held.values()),
+            undone=tuple(s for s in plan.steps if s in outcome.tried and s in outcome.applied),
+            fresh=fresh,
             remaining=plan,
             observed=observed,
             elapsed_s=self._clock() - started,
         )
 
-    def _forget_replugged(self, bindings: tuple[tuple[str, int], ...], now: float) -> None:
-        """A gadget on another link than before is no fight, however often it happens."""
-        current = frozenset(bindings)
-        if current != self._bindings:
-            self._damper.forget({name for name, _ in current ^ self._bindings}, now)
+    def _forget_replugged(self, plan: Plan, outcome: _Outcome) -> None:
+        """A gadget on another link than before starts afresh: that is no fight, however often."""
+        current = frozenset(plan.bindings)
+        changed = {name for name, _ in current ^ self._bindings}
+        if changed:
             self._bindings = current
+            self._damper.forget(changed, self._clock())
+            outcome.broken -= changed
+            outcome.tried = {step for step in outcome.tried if gadget_of(step) not in changed}
 
-    def _apply(self, steps: tuple[Action, ...], held: dict[Action, Held]) -> _Outcome:
-        outcome = _Outcome(broken={gadget_of(step) for step in held} - {""})
+    def _apply(self, steps: tuple[Action, ...], outcome: _Outcome) -> None:
+        """Try each step once; rules that stand side by side are one transaction."""
+        outcome.tried.update(steps)
+        outcome.held |= self._damper.hold(steps, self._clock())
+        outcome.broken |= {gadget_of(step) for step in outcome.held} - {""}
+        known = len(outcome.applied)
         for is_rule, batch in groupby(steps, key=_is_rule):
-            ready = []
-            for step in batch:
-                if step in held:
-                    continue
-                if gadget_of(step) in outcome.broken:
-                    outcome.skipped.append(step)
-                elif is_rule:
-                    ready.append(step)
-                else:
-                    self._attempt([step], outcome)
-            if ready:
-                self._attempt(ready, outcome)
-        return outcome
+            ready = [step for step in batch if step not in outcome.held]
+            for part in [ready] if is_rule else [[step] for step in ready]:
+                sound = [step for step in part if gadget_of(step) not in outcome.broken]
+                outcome.skipped += [step for step in part if step not in sound]
+                if sound:
+                    self._attempt(sound, outcome)
+        self._damper.applied(outcome.applied[known:], self._clock())
 
     def _attempt(self, batch: list[Action], outcome: _Outcome) -> None:
         """Apply *batch* as one; where it fails for good, find out for whom."""

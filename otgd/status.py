@@ -154,6 +154,8 @@ def _judge(
         return State.FAILED, trouble
     if Aspect.FIREWALL in blocked:
         return State.FAILED, blocked[Aspect.FIREWALL]
+    if any(gadget_of(step) == spec.name for step in report.fresh):
+        return State.ABSENT, f"its link {link.ifname} came a moment ago"
     return State.CONFIGURED, blocked.get(Aspect.UPLINK, "")
 
 
@@ -165,8 +167,8 @@ def _trouble(spec: GadgetSpec, report: Report) -> str:
     for held in report.held:
         if _concerns(held.step, spec):
             return f"{describe(held.step)}: somebody undid it {held.undone} times, waiting"
-    left = next((s for s in report.remaining.steps if gadget_of(s) == spec.name), None)
-    return f"{describe(left)}: not in force yet, retrying" if left else ""
+    undone = next((step for step in report.undone if _concerns(step, spec)), None)
+    return f"{describe(undone)}: somebody undid it at once, retrying" if undone else ""
 
 
 def _concerns(step: Action, spec: GadgetSpec) -> bool:

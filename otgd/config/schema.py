@@ -1,0 +1,178 @@
+"""The shape of the file: its tables, their keys, the type of each (pydantic).
+
+The only module that imports pydantic; its messages stop here. Everything is optional, because a
+faulty value is taken out and the rest is read again: so one problem hides no other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import partial
+from ipaddress import IPv4Address, IPv4Network
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from otgd.config import values
+from otgd.config.values import RefusedError
+from otgd.model import DEFAULT_DRIVERS, Backend, HotplugSource, OnStop, UnknownPolicy
+
+if TYPE_CHECKING:
+    from enum import StrEnum
+
+    from pydantic_core import ErrorDetails
+
+    from otgd.config.lines import Path
+
+
+def _one_of(choices: type[StrEnum]) -> BeforeValidator:
+    return BeforeValidator(partial(values.parse_choice, choices=list(choices)))
+
+
+Mac = Annotated[str, BeforeValidator(values.parse_mac)]
+Subnet = Annotated[IPv4Network, BeforeValidator(values.parse_subnet)]
+Address = Annotated[IPv4Address, BeforeValidator(values.parse_address)]
+Switch = Annotated[bool, BeforeValidator(values.parse_switch)]
+LogLevel = Annotated[
+    str,
+    BeforeValidator(partial(values.parse_choice, choices=("info", "debug", "warning", "error"))),
+]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class UplinkTable(_Table):
+    """``[uplink]``."""
+
+    interface: Annotated[tuple[str, ...], BeforeValidator(values.parse_uplink)] = ()
+
+
+class FirewallTable(_Table):
+    """``[firewall]``."""
+
+    backend: Annotated[Backend, _one_of(Backend)] = Backend.AUTO
+
+
+class HotplugTable(_Table):
+    """``[hotplug]``."""
+
+    drivers: Annotated[frozenset[str], BeforeValidator(values.parse_drivers)] = DEFAULT_DRIVERS
+    source: Annotated[HotplugSource, _one_of(HotplugSource)] = HotplugSource.AUTO
+    unknown: Annotated[UnknownPolicy, _one_of(UnknownPolicy)] = UnknownPolicy.REPORT
+
+
+class ServiceTable(_Table):
+    """``[service]``."""
+
+    on_stop: Annotated[OnStop, _one_of(OnStop)] = OnStop.KEEP
+    resync_s: Annotated[float, BeforeValidator(values.parse_resync)] = 60.0
+    log_level: LogLevel = "info"
+
+
+class FleetTable(_Table):
+    """``[fleet]``: gadgets by rule; what is missing is seen when they are laid out."""
+
+    count: Annotated[int, BeforeValidator(values.parse_count)] | None = None
+    interface: Annotated[str, BeforeValidator(values.parse_ifname_template)] | None = None
+    mac: Mac | None = None
+    guest_mac: Mac | None = None
+    subnet: Subnet | None = None
+    hostname: Annotated[str, BeforeValidator(values.parse_hostname_template)] | None = None
+    masquerade: Switch = True
+    isolate: Switch = False
+
+
+class GadgetTable(_Table):
+    """``[gadget.NAME]``: one gadget, or what differs from the fleet's gadget of that name."""
+
+    mac: Mac | None = None
+    subnet: Subnet | None = None
+    host_address: Address | None = None
+    guest_address: Address | None = None
+    guest_mac: Mac | None = None
+    hostname: Annotated[str, BeforeValidator(values.parse_hostname)] | None = None
+    masquerade: Switch = True
+    isolate: Switch = False
+
+
+class Document(_Table):
+    """The whole file."""
+
+    uplink: UplinkTable = UplinkTable()
+    firewall: FirewallTable = FirewallTable()
+    hotplug: HotplugTable = HotplugTable()
+    service: ServiceTable = ServiceTable()
+    fleet: FleetTable | None = None
+    gadget: dict[str, GadgetTable] = {}
+
+
+TABLES: dict[str, type[_Table]] = {
+    "uplink": UplinkTable,
+    "firewall": FirewallTable,
+    "hotplug": HotplugTable,
+    "service": ServiceTable,
+    "gadget": GadgetTable,
+    "fleet": FleetTable,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One value that was taken out."""
+
+    path: Path
+    cause: str
+    remedy: str
+
+
+def validate(raw: dict[str, Any]) -> tuple[Document, tuple[Fault, ...]]:
+    """Return what is right in *raw* and what is not; takes the latter out of *raw*."""
+    try:
+        return Document.model_validate(raw), ()
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+    faults = tuple(_fault(detail) for detail in details)
+    for fault in faults:
+        _take_out(raw, fault.path)
+    return Document.model_validate(raw), faults
+
+
+def _take_out(raw: dict[str, Any], path: Path) -> None:
+    *tables, key = path
+    for table in tables:
+        raw = raw[str(table)]
+    del raw[str(key)]
+
+
+def _fault(detail: ErrorDetails) -> Fault:
+    path = detail["loc"]
+    refusal = detail.get("ctx", {}).get("error")
+    if detail["type"] == "extra_forbidden":
+        refusal = _unknown_key(path)
+    elif not isinstance(refusal, RefusedError):
+        refusal = _not_a_table(path, detail["input"])
+    return Fault(path=path, cause=refusal.cause, remedy=refusal.remedy)
+
+
+def _not_a_table(path: Path, value: object) -> RefusedError:
+    header = "gadget.NAME" if path[0] == "gadget" else str(path[0])
+    return RefusedError(
+        f"is {values.kind_of(value)}, not a table", f"write it as a table, [{header}]"
+    )
+
+
+def _unknown_key(path: Path) -> RefusedError:
+    table, key = str(path[0]), str(path[-1])
+    known = list(TABLES[table].model_fields if len(path) > 1 else TABLES)
+    for other, model in TABLES.items():
+        if key in model.model_fields:
+            header = "gadget.NAME" if other == "gadget" else other
+            return RefusedError(
+                f"unknown key here, it belongs to [{header}]", f"move it to [{header}]"
+            )
+    if close := get_close_matches(key.lower(), known, n=1):
+        return RefusedError("unknown key", f"write {close[0]}")
+    return RefusedError("unknown key", f"remove it; known here are {', '.join(known)}")

@@ -17,9 +17,11 @@ copy=$(mktemp -d)
 show=0
 # shellcheck disable=SC2317 # the trap calls it
 stop() {
-    if ((show)); then kill -KILL "$show" 2>/dev/null || true; fi
     rm -rf -- "$copy"
-}
+    ((show)) || return 0
+    kill -KILL "$show" || true
+    wait "$show" || true
+} 2>/dev/null
 trap stop EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
@@ -30,6 +32,7 @@ venv=$cache/try
 make_venv "$venv" "$root/packaging/requirements.txt" "$copy" < <(
     cd -- "$copy" && find . -type f -print0 | sort -z | xargs -0 sha256sum
 )
+rm -rf -- "$copy"
 
 # The show has its own network, mounts and processes. Its first process dies with unshare, and the
 # kernel ends every other one with it, so there is nothing to clean up that could be forgotten.

@@ -121,6 +121,7 @@ done
 for n in 1 2 3 4; do
     expect_soon "Zero $n reaches the Internet" zero_pings "$n" "$far_side"
 done
+run ip netns exec zero1 ping -n -c 3 -i 0.2 "$far_side"
 run otgctl status
 run ip -4 -brief address
 show_masquerades

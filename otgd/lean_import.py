@@ -50,6 +50,8 @@ def import_iptc() -> ModuleType:
     try:
         with _extensions_found():
             return _import_quietly()
+    except PermanentError:
+        raise
     except (ImportError, OSError, AttributeError) as err:
         _forget()
         raise PermanentError(f"load python-iptables: {err}; install python3-iptables") from err

@@ -1,0 +1,76 @@
+"""Which otgd otgctl talks about: a config file, a runtime directory, and what lies in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from otgd.adapters.state_file import StateFile
+from otgd.errors import OtgdError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from otgd.model import Config
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installation:
+    """One otgd, running or not."""
+
+    config_file: Path
+    runtime_dir: Path
+
+    @property
+    def state_file(self) -> StateFile:
+        """The runtime directory's state and lock."""
+        return StateFile(self.runtime_dir)
+
+    @property
+    def runs(self) -> bool:
+        """Whether a daemon keeps this network now."""
+        return self.state_file.is_locked()
+
+    def config(self) -> Config:
+        """Read the config.
+
+        Raises:
+            ConfigError: it is refused.
+        """
+        from otgd.config import load_config
+
+        return load_config(self.config_file)
+
+    def told_state(self) -> dict[str, Any] | None:
+        """Return what the running daemon says; None if none runs, or it has said nothing yet.
+
+        A state file without a daemon is what a killed one left, and no longer true.
+
+        Raises:
+            PermanentError: the state cannot be read.
+        """
+        return self.state_file.read() if self.runs else None
+
+
+class GadgetName(click.ParamType[str]):
+    """A gadget's name; the shell completes it from the config."""
+
+    name = "name"
+
+    def shell_complete(
+        self,
+        ctx: click.Context,
+        param: click.Parameter,  # noqa: ARG002 - click's signature
+        incomplete: str,
+    ) -> list[CompletionItem]:
+        """Return the names that begin like *incomplete*; none where the config has none to tell."""
+        options = ctx.find_root().params
+        place = Installation(config_file=options["config"], runtime_dir=options["runtime_dir"])
+        try:
+            gadgets = place.config().desired.gadgets
+        except OtgdError:
+            return []
+        return [CompletionItem(g.name) for g in gadgets if g.name.startswith(incomplete)]

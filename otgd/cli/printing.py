@@ -1,0 +1,58 @@
+"""How otgctl prints: tables (coloured on a terminal, else aligned text), JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+NOTHING = "-"
+"""Stands for an empty cell, so that a line always has as many columns as the heading."""
+
+STYLES = {
+    "configured": "green",
+    "reachable": "bold green",
+    "blocked": "yellow",
+    "failed": "bold red",
+    "absent": "dim",
+}
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print *rows* under *columns*; a cell that says a state has its colour."""
+    cells = [[cell or NOTHING for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        _print_rich(columns, cells)
+    else:
+        _print_plain([list(columns), *cells])
+
+
+def print_json(document: object) -> None:
+    """Print one JSON document."""
+    print(json.dumps(document, indent=2))
+
+
+def yes_no(value: bool | None) -> str:  # noqa: FBT001 - the value is the subject
+    """Say a truth; an unknown one is a question mark."""
+    return "?" if value is None else "yes" if value else "no"
+
+
+def _print_rich(columns: Sequence[str], rows: list[list[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
+    Console().print(table)
+
+
+def _print_plain(rows: list[list[str]]) -> None:
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    for row in rows:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print(line.rstrip())

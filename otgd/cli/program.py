@@ -1,0 +1,152 @@
+"""The program otgctl: its options, its list of commands, and the guard around them all.
+
+Imports no command's module before that command runs: what ``otgctl status`` does not need, it does
+not pay for.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from otgd import __version__
+from otgd.cli.installation import Installation
+from otgd.errors import ConfigError, OtgdError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+EX_FAILED = 1
+EX_CONFIG = 78
+"""sysexits.h, as the daemon does."""
+
+EX_INTERRUPTED = 128 + 2
+"""What the shell makes of a program that SIGINT ended."""
+
+SECTIONS = {
+    "See": {
+        "status": "status",
+    },
+    "Prepare and change": {
+        "check": "check",
+        "plan": "plan",
+        "release": "release",
+    },
+}
+"""Command → module of this package; the module's attribute has the command's name, with ``_``."""
+
+EXAMPLES = """
+\b
+Examples:
+  otgctl status                 every gadget, its state and why
+  otgctl check ./otgd.toml      is this config fine? every problem with its line
+  otgctl plan                   what otgd would do now; changes nothing
+  sudo otgctl release           after systemctl stop otgd: undo all that is otgd's
+
+\b
+Exit codes: 0 fine, 1 failed, 2 wrong usage, 78 bad config.
+"""
+
+
+class LazyGroup(click.Group):
+    """A group of commands whose modules are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Return every command's name."""
+        return [name for section in SECTIONS.values() for name in section]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import one command."""
+        modules = {
+            name: module for section in SECTIONS.values() for name, module in section.items()
+        }
+        if cmd_name not in modules:
+            return None
+        module = import_module(f"otgd.cli.{modules[cmd_name]}")
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands by section."""
+        for title, section in SECTIONS.items():
+            commands = [(name, self.get_command(ctx, name)) for name in section]
+            with formatter.section(title):
+                formatter.write_dl(
+                    [
+                        (name, command.get_short_help_str(80))
+                        for name, command in commands
+                        if command
+                    ]
+                )
+
+
+@click.command(
+    cls=LazyGroup, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]}
+)
+@click.option(
+    "-c",
+    "--config",
+    type=click.Path(path_type=Path),
+    default=Path("/etc/otgd/otgd.toml"),
+    show_default=True,
+    help="The config file.",
+)
+@click.option(
+    "--runtime-dir",
+    type=click.Path(path_type=Path),
+    envvar="OTGD_RUNTIME_DIR",
+    default=Path("/run/otgd"),
+    show_default="$OTGD_RUNTIME_DIR or /run/otgd",
+    help="Where otgd keeps its state.",
+)
+@click.version_option(__version__, prog_name="otgctl", message="%(prog)s %(version)s")
+@click.pass_context
+def otgctl(ctx: click.Context, *, config: Path, runtime_dir: Path) -> None:
+    """See, check and undo the network that otgd keeps for USB gadgets."""
+    ctx.obj = Installation(config_file=config, runtime_dir=runtime_dir)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run otgctl; return the exit code. No traceback ever reaches the user."""
+    try:
+        code = otgctl.main(args=arguments, prog_name="otgctl", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as err:
+        err.show()
+        return err.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return EX_INTERRUPTED
+    except ConfigError as err:
+        return _fail(str(err), EX_CONFIG)
+    except OtgdError as err:
+        return _fail(f"otgctl: {err}")
+    except BrokenPipeError:
+        # The reader has gone; the interpreter's last flush shall not complain. As click does.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EX_FAILED
+    except OSError as err:
+        where = f"{err.filename}: " if err.filename else ""
+        return _fail(f"otgctl: {where}{err.strerror or err}")
+    except Exception as err:  # noqa: BLE001 - the last boundary; a bug is told in one line, too
+        return _fail(f"otgctl: this is a bug: {type(err).__name__}: {err} ({_place(err)})")
+    return code if isinstance(code, int) else 0
+
+
+def _fail(message: str, code: int = EX_FAILED) -> int:
+    print(message, file=sys.stderr)
+    return code
+
+
+def _place(err: Exception) -> str:
+    """Return file and line where *err* was raised."""
+    trace = err.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return "nowhere"
+    return f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"

@@ -1,0 +1,143 @@
+"""``otgctl release``: take back all that is otgd's, for one gadget or for all.
+
+Needs no config: what is ours is marked in the kernel.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from otgd.cli.installation import GadgetName
+from otgd.describe import describe
+from otgd.errors import OtgdError
+from otgd.model import Backend, RemoveAddress, RemoveRule, Rule, Settings, SourceGuard, gadget_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from otgd.cli.installation import Installation
+    from otgd.model import Action, ObservedLink
+    from otgd.ports import FirewallPort, LinkPort
+
+
+@click.command()
+@click.argument("name", type=GadgetName(), required=False)
+@click.pass_obj
+def release(installation: Installation, *, name: str | None) -> int:
+    r"""Undo all that is otgd's in the kernel, or only what is for the gadget NAME.
+
+    Removes the addresses that carry otgd's mark and otgd's firewall rules, in iptables and in
+    nftables. Links keep their names; forwarding stays on; what otgd did not make is not touched.
+    otgd must be stopped, or it would bring all of it back at once.
+
+    \b
+    Examples:
+      sudo systemctl stop otgd && sudo otgctl release
+      sudo otgctl release ethusb2
+    """
+    if os.geteuid() != 0:
+        raise OtgdError("release needs root: sudo otgctl release")
+    if not installation.state_file.lock():
+        raise OtgdError("otgd runs and would bring everything back: systemctl stop otgd first")
+    from otgd.adapters.links import NetlinkLinks
+
+    with closing(NetlinkLinks()) as links:
+        outcome = _release(name, links, _firewalls())
+    if outcome.clean:
+        print(f"Nothing of otgd's is there{f' for {name}' if name else ''}.")
+    return 1 if outcome.failed else 0
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """Tells each thing as it is done."""
+
+    done: int = 0
+    failed: int = 0
+
+    @property
+    def clean(self) -> bool:
+        return not self.done and not self.failed
+
+    @contextmanager
+    def telling(self, steps: Sequence[Action], where: str = "") -> Iterator[None]:
+        """Tell how *steps*, which are done as one, end."""
+        try:
+            yield
+        except OtgdError as err:
+            self.failed += len(steps)
+            for step in steps:
+                print(f"otgctl: {describe(step)}{where}: {err}", file=sys.stderr)
+        else:
+            self.done += len(steps)
+            for step in steps:
+                print(f"done: {describe(step)}{where}")
+
+
+def _release(name: str | None, links: LinkPort, firewalls: Iterable[FirewallPort]) -> _Outcome:
+    """Take back addresses, then rules: what protects an address outlives it."""
+    outcome = _Outcome()
+    held = {firewall: rules for firewall in firewalls if (rules := _look(firewall)) is not None}
+    if not held:
+        raise OtgdError("no firewall can be looked at, so nothing was touched")
+    rules = frozenset[Rule]().union(*held.values())
+    for step in _addresses(name, links.observe_links(), rules):
+        with outcome.telling([step]):
+            links.remove_address(step.ifindex, step.interface)
+    for firewall, theirs in held.items():
+        steps = [RemoveRule(rule=r) for r in sorted(theirs, key=repr) if _is_for(name, r)]
+        if steps:
+            with outcome.telling(steps, f" ({firewall.name})"):
+                firewall.apply(remove=[step.rule for step in steps], add=())
+    return outcome
+
+
+def _firewalls() -> Iterator[FirewallPort]:
+    """Open every backend that this host has; an earlier config may have chosen another one."""
+    from otgd.wiring import open_firewall
+
+    for backend in (Backend.IPTABLES, Backend.NFTABLES):
+        try:
+            yield open_firewall(Settings(backend=backend))
+        except OtgdError as err:
+            _not_looked_at(backend, err)
+
+
+def _look(firewall: FirewallPort) -> frozenset[Rule] | None:
+    try:
+        return firewall.observe()
+    except OtgdError as err:
+        _not_looked_at(firewall.name, err)
+        return None
+
+
+def _not_looked_at(backend: str, err: OtgdError) -> None:
+    """A backend that does not work here holds no rules, most likely: no reason to stop."""
+    print(f"otgctl: {backend}: not looked at: {err}", file=sys.stderr)
+
+
+def _addresses(
+    name: str | None, links: Iterable[ObservedLink], rules: Iterable[Rule]
+) -> Iterator[RemoveAddress]:
+    """Yield our addresses; those of one gadget are on its link or in its subnet."""
+    subnets = {
+        rule.subnet for rule in rules if isinstance(rule, SourceGuard) and rule.gadget == name
+    }
+    for link in links:
+        for address in link.addresses:
+            wanted = name in (None, link.ifname) or address.interface.network in subnets
+            if address.owned and wanted:
+                yield RemoveAddress(
+                    gadget=link.ifname, ifindex=link.ifindex, interface=address.interface
+                )
+
+
+def _is_for(name: str | None, rule: Rule) -> bool:
+    """Tell whether *rule* is to go: all of them, or those of one gadget."""
+    return name is None or gadget_of(RemoveRule(rule=rule)) == name

@@ -1,0 +1,116 @@
+"""The guard around every command: exit codes, one line per trouble, no traceback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from otgd import __version__
+from otgd.cli import program
+from otgd.errors import PermanentError
+from tests.unit.cli.conftest import gadget, state
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.unit.cli.conftest import Tool
+
+COMMANDS = [name for section in program.SECTIONS.values() for name in section]
+
+
+def test_version(otgctl: Tool) -> None:
+    said = otgctl("--version")
+    assert (said.code, said.out) == (0, f"otgctl {__version__}\n")
+
+
+def test_help_lists_every_command_with_examples(otgctl: Tool) -> None:
+    said = otgctl("--help")
+    assert said.code == 0
+    assert "Examples:" in said.out
+    for name in COMMANDS:
+        assert f"\n  {name} " in said.out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself_with_an_example(otgctl: Tool, name: str) -> None:
+    said = otgctl(name, "--help")
+    assert said.code == 0
+    assert "Examples:" in said.out
+    assert "otgctl" in said.out.partition("Examples:")[2]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(("nonsense",), id="command"),
+        pytest.param(("status", "--nonsense"), id="option"),
+        pytest.param(("release", "a", "b"), id="argument"),
+    ],
+)
+def test_wrong_usage_is_2(otgctl: Tool, arguments: tuple[str, ...]) -> None:
+    said = otgctl(*arguments)
+    assert said.code == 2
+    assert "--help" in said.err
+
+
+def test_bad_config_is_78_with_every_problem(otgctl: Tool) -> None:
+    otgctl.write_config('[uplink]\ninterfce = "eth0"\n\n[firewall]\nbackend = "ipchains"\n')
+    said = otgctl("check")
+    assert said.code == 78
+    first, second = said.err.splitlines()
+    assert first.startswith(f"{otgctl.config_file}:2: uplink.interfce: ")
+    assert second.startswith(f"{otgctl.config_file}:5: firewall.backend: ")
+    assert said.out == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        pytest.param(PermanentError("no"), 1, "otgctl: no", id="OtgdError"),
+        pytest.param(FileNotFoundError(2, "gone", "/x"), 1, "otgctl: /x: gone", id="OSError"),
+        pytest.param(OSError("odd"), 1, "otgctl: odd", id="OSError without errno"),
+        pytest.param(KeyError("k"), 1, "otgctl: this is a bug: KeyError: 'k' (", id="bug"),
+        pytest.param(KeyboardInterrupt(), 130, "", id="interrupt"),
+    ],
+)
+def test_trouble_is_one_line(
+    otgctl: Tool,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    code: int,
+    line: str,
+) -> None:
+    otgctl.run_daemon(state(gadget()))
+
+    def fail(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("otgd.cli.installation.Installation.told_state", fail)
+    said = otgctl("status")
+    assert said.code == code
+    assert said.err.strip().startswith(line)
+    assert len(said.err.strip().splitlines()) == (1 if line else 0)
+
+
+@pytest.mark.parametrize("count", [pytest.param(1, id="little"), pytest.param(500, id="much")])
+def test_reader_that_goes_away_is_no_trouble(otgctl: Tool, count: int) -> None:
+    otgctl.run_daemon(state(*(gadget(f"ethusb{n}", reason="x" * 500) for n in range(count))))
+    command = [sys.executable, "-m", "otgd.cli", "--runtime-dir", str(otgctl.daemon.directory)]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([*command, "status"], stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_runtime_directory_comes_from_the_environment(
+    otgctl: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    otgctl.run_daemon(state(gadget(), otgd_version="9.9"))
+    monkeypatch.setenv("OTGD_RUNTIME_DIR", str(tmp_path / "run"))
+    assert program.main(["status"]) == 0
+    assert otgctl.capture.readouterr().out.startswith("otgd 9.9 runs")

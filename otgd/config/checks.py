@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from otgd.config.drafts import first_two
 from otgd.config.findings import dotted
 from otgd.config.spares import spare_mac, spare_name, spare_subnet
-from otgd.config.values import ifname_fault, propose_ifname, quote, show
+from otgd.config.values import IFNAME_BYTES, LABEL_CHARS, ifname_fault, propose_ifname, quote, show
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -101,7 +101,7 @@ def _check_entry_names(
             continue
         proposal = propose_ifname(draft.name)
         if proposal in taken:
-            proposal = spare_name(proposal, taken=taken)
+            proposal = spare_name(proposal, taken=taken, longest=IFNAME_BYTES)
         taken.add(proposal)
         findings.add(
             draft.paths["name"],
@@ -149,7 +149,7 @@ def _check_hostnames(drafts: Sequence[Draft], *, findings: Findings) -> None:
     ]
     taken = {claim.value for claim in claims}
     for claim, holder in _conflicts(claims, at_odds=eq, findings=findings):
-        hostname = spare_name(claim.value, taken=taken)
+        hostname = spare_name(claim.value, taken=taken, longest=LABEL_CHARS)
         taken.add(hostname)
         findings.add(
             claim.path,

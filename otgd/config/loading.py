@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from otgd.config.lines import Lines
 
 _POSITION = re.compile(r" \(at (?:line (?P<line>\d+), column \d+|end of document)\)$")
-_UNQUOTED = re.compile(r"""(?P<key>[^=]+?)\s*=\s*(?P<value>[^\s"'\[{#][^"#]{0,80}?)\s*(?:#.*)?""")
-_DOUBLED = re.compile(r"Cannot (declare .* twice|overwrite a value)|Duplicate inline table key .*")
+_UNQUOTED = re.compile(r"""(?P<key>[^=]+?)\s*=\s*(?P<value>[^\s"'\[{#][^"#=]{0,80}?)\s*(?:#.*)?""")
+_DOUBLED = re.compile(
+    r"Cannot (declare .* twice|overwrite a value)|Duplicate inline table key '(?P<key>.*)'"
+)
 _READING = (
     (FileNotFoundError, "write the file, or name another one with --config"),
     (IsADirectoryError, "name a file"),
@@ -119,8 +121,8 @@ def _syntax_error(text: str, message: str, *, file: str) -> ConfigError:
     number = int(position["line"]) if position and position["line"] else len(lines)
     message = _POSITION.sub("", message)
     statement = lines[number - 1].strip()
-    if _DOUBLED.fullmatch(message):
-        name = statement.partition("=")[0].strip()
+    if doubled := _DOUBLED.fullmatch(message):
+        name = doubled["key"] or statement.partition("=")[0].strip()
         cause, remedy = f"{name} is there twice", "remove one of them, or give it another name"
     elif quoted := _with_quotes(statement):
         cause, remedy = "text stands without quotes", f"write {quoted}"

@@ -61,10 +61,11 @@ def _first_free(
     return None
 
 
-def spare_name(like: str, *, taken: Collection[str]) -> str:
+def spare_name(like: str, *, taken: Collection[str], longest: int) -> str:
     """Return *like* with the lowest number at its end that makes it a free name."""
     stem = like.rstrip("0123456789")
-    return next(name for n in count(1) if (name := f"{stem}{n}") not in taken)
+    names = (f"{stem[: longest - len(str(n))]}{n}" for n in count(1))
+    return next(name for name in names if name not in taken)
 
 
 def spare_template(like: str, *, taken: Collection[str]) -> str:

@@ -29,7 +29,12 @@ NULL_MAC = "00:00:00:00:00:00"
 FIELD = "{n}"
 """What stands for the gadget's number in the fleet's templates."""
 
-_IFNAME_BYTES = 15  # IFNAMSIZ - 1, include/uapi/linux/if.h
+IFNAME_BYTES = 15
+"""IFNAMSIZ - 1, include/uapi/linux/if.h."""
+
+LABEL_CHARS = 63
+"""What a name between two dots may have, RFC 1123."""
+
 _HOSTNAME_CHARS = 64  # __NEW_UTS_LEN, include/uapi/linux/utsname.h
 _TEMPLATE_STEM = 12  # leaves three digits for {n} in an interface name
 _RESYNC_S = (0.1, 86_400)
@@ -186,8 +191,8 @@ def ifname_fault(name: str) -> str | None:
     length = len(name.encode())
     if not name:
         return "is empty"
-    if length > _IFNAME_BYTES:
-        return f"is {length} bytes long, the kernel takes {_IFNAME_BYTES}"
+    if length > IFNAME_BYTES:
+        return f"is {length} bytes long, the kernel takes {IFNAME_BYTES}"
     if bad := _BAD_IFNAME_CHAR.search(name):
         return f"has {quote(bad.group())} in it"
     if name[0] in ".-":
@@ -198,11 +203,16 @@ def ifname_fault(name: str) -> str | None:
 
 
 def propose_ifname(name: str) -> str:
-    """Return a name without fault that is much like *name*; digits at the end stay."""
+    """Return a name without fault that is much like *name*."""
+    return _mend_ifname(name) or _EXAMPLE_IFNAME
+
+
+def _mend_ifname(name: str) -> str:
+    """Return *name* without its faults, digits at the end kept; empty where nothing is left."""
     cleaned = _clean_ifname(name)
     digits = cleaned[len(cleaned.rstrip("0123456789")) :][-4:]
-    proposal = cleaned.removesuffix(digits)[: _IFNAME_BYTES - len(digits)] + digits
-    return _EXAMPLE_IFNAME if ifname_fault(proposal) else proposal
+    proposal = cleaned.removesuffix(digits)[: IFNAME_BYTES - len(digits)] + digits
+    return "" if ifname_fault(proposal) else proposal
 
 
 def propose_ifname_template(template: str) -> str:
@@ -240,7 +250,7 @@ def propose_hostname_template(template: str) -> str:
 
 
 def _clean_hostname(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")[: _HOSTNAME_CHARS - 1].strip("-")
+    return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")[:LABEL_CHARS].strip("-")
 
 
 def _without_fields(template: str) -> str:
@@ -282,19 +292,23 @@ def parse_uplink(value: object) -> tuple[str, ...]:
             'write "auto", or names such as ["eth0", "wlan0"]',
         )
     if "auto" in names:
-        raise RefusedError('has "auto" among names', 'write "auto", or only names')
+        others = [name for name in names if name != "auto"]
+        raise RefusedError(
+            'has "auto" among names', f'write "auto", or {_propose_uplinks(others or ["eth0"])}'
+        )
     for name in names:
         if fault := ifname_fault(name):
-            raise RefusedError(f"{show(name)} {fault}", f"write {quote(_propose_uplink(name))}")
-    once = list(dict.fromkeys(names))
-    if once != names:
-        raise RefusedError("names an interface twice", f"write {json.dumps(once)}")
+            raise RefusedError(f"{show(name)} {fault}", f"write {_propose_uplinks(names)}")
+    if len(set(names)) < len(names):
+        raise RefusedError("names an interface twice", f"write {_propose_uplinks(names)}")
     return tuple(names)
 
 
-def _propose_uplink(name: str) -> str:
-    proposal = propose_ifname(name)
-    return "auto" if proposal == _EXAMPLE_IFNAME else proposal
+def _propose_uplinks(names: Sequence[str]) -> str:
+    mended = list(dict.fromkeys(filter(None, map(_mend_ifname, names))))
+    if len(mended) > 1:
+        return json.dumps(mended)
+    return quote(mended[0] if mended else "auto")
 
 
 def parse_drivers(value: object) -> frozenset[str]:

@@ -8,9 +8,13 @@ from otgd.model import (
     Action,
     AddAddress,
     AddRule,
+    ClosePassage,
     EnableForwarding,
     Forward,
+    HostAction,
+    LinkAction,
     Masquerade,
+    OpenPassage,
     Quarantine,
     RemoveAddress,
     RemoveAltname,
@@ -27,12 +31,25 @@ from otgd.model import (
 def describe(action: Action) -> str:
     """Return an imperative sentence without a full stop, for example ``set ethusb1 up``."""
     match action:
-        case EnableForwarding():
-            return "set net.ipv4.ip_forward to 1"
         case AddRule(rule=rule):
             return f"add {describe_rule(rule)}"
         case RemoveRule(rule=rule):
             return f"remove {describe_rule(rule)}"
+        case EnableForwarding() | OpenPassage() | ClosePassage():
+            return _HOST[type(action)]
+        case _:
+            return _describe_link_action(action)
+
+
+_HOST: dict[type[HostAction], str] = {
+    EnableForwarding: "set net.ipv4.ip_forward to 1",
+    OpenPassage: "let gadgets through other programs' FORWARD chain",
+    ClosePassage: "take otgd's rule out of other programs' FORWARD chain",
+}
+
+
+def _describe_link_action(action: LinkAction) -> str:
+    match action:
         case RenameLink(old=old, new=new):
             return f"rename {old} to {new}"
         case RemoveAltname(ifindex=ifindex, altname=altname):

@@ -53,6 +53,11 @@ class GadgetSpec:
         """The link's subnet."""
         return self.host.network
 
+    @property
+    def is_forwarded(self) -> bool:
+        """Whether the host forwards any of its packets."""
+        return self.masquerade or not self.isolate
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UplinkPolicy:
@@ -251,6 +256,19 @@ Set in the forward hook (priority mangle) and cleared in postrouting, so routing
 """
 
 
+class Passage(StrEnum):
+    """Whether other programs' FORWARD chain lets gadgets' packets through.
+
+    ``OPEN``: nothing is in the way. ``CLOSED``: something may drop them. ``GRANTED``: something
+    may, and our rule lets them through. ``SPARE``: our rule is there, though nothing may.
+    """
+
+    OPEN = "open"
+    CLOSED = "closed"
+    GRANTED = "granted"
+    SPARE = "spare"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObservedState:
     """What the kernel holds now.
@@ -259,6 +277,8 @@ class ObservedState:
         rules: our rules that are in force, and strays; foreign rules are not looked at.
         forwarding: ``net.ipv4.ip_forward``.
         firewall_fault: why the rules cannot be read; empty when they can.
+        passage: whether other programs' FORWARD lets gadgets through.
+        passage_fault: why that cannot be told; empty when it can.
     """
 
     links: tuple[ObservedLink, ...] = ()
@@ -266,6 +286,8 @@ class ObservedState:
     rules: frozenset[Rule] = frozenset()
     forwarding: bool = False
     firewall_fault: str = ""
+    passage: Passage = Passage.OPEN
+    passage_fault: str = ""
 
 
 # --- actions -------------------------------------------------------------------------------------
@@ -274,6 +296,16 @@ class ObservedState:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnableForwarding:
     """Set ``net.ipv4.ip_forward`` to 1; never taken back, others may rely on it by then."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenPassage:
+    """Let packets with ``FORWARD_MARK`` through other programs' FORWARD chain."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClosePassage:
+    """Take that rule away again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -345,7 +377,8 @@ class SetLinkDown:
 
 FirewallAction = AddRule | RemoveRule
 LinkAction = RenameLink | RemoveAltname | AddAddress | RemoveAddress | SetLinkUp | SetLinkDown
-Action = EnableForwarding | FirewallAction | LinkAction
+HostAction = EnableForwarding | OpenPassage | ClosePassage
+Action = HostAction | FirewallAction | LinkAction
 
 
 # --- plan and report -----------------------------------------------------------------------------
@@ -470,7 +503,7 @@ class Report:
 def gadget_of(action: Action) -> str:
     """Name the gadget that *action* serves; empty when it serves none in particular."""
     match action:
-        case EnableForwarding():
+        case EnableForwarding() | OpenPassage() | ClosePassage():
             return ""
         case AddRule(rule=rule) | RemoveRule(rule=rule):
             return "" if isinstance(rule, Stray | Quarantine) else rule.gadget

@@ -21,6 +21,7 @@ from otgd.model import (
     AddRule,
     Aspect,
     Blocked,
+    ClosePassage,
     DesiredState,
     EnableForwarding,
     Forward,
@@ -28,6 +29,8 @@ from otgd.model import (
     Masquerade,
     ObservedLink,
     ObservedState,
+    OpenPassage,
+    Passage,
     Plan,
     Quarantine,
     RemoveAddress,
@@ -78,11 +81,15 @@ def make_plan(desired: DesiredState, observed: ObservedState) -> Plan:
             identified.block(spec, observed.firewall_fault, Aspect.FIREWALL)
         elif spec.masquerade and not uplink:
             identified.block(spec, f"no way out: {uplink_fault}", Aspect.UPLINK)
+        elif spec.masquerade and observed.passage_fault:
+            fault = f"FORWARD may drop its packets: {observed.passage_fault}"
+            identified.block(spec, fault, Aspect.UPLINK)
 
     links = {link.ifindex: link for link in observed.links}
     steps: list[Action] = [
         *_add_rules(rules, observed),
         *_forward(present.values(), observed),
+        *_passage(desired, observed),
         *renames,
         *_configure(present, links),
         *_deconfigure(present, observed),
@@ -370,8 +377,20 @@ def _sorted(rules: Iterable[Rule]) -> list[Rule]:
 
 
 def _forward(present: Iterable[GadgetSpec], observed: ObservedState) -> Iterator[Action]:
-    if not observed.forwarding and any(spec.masquerade or not spec.isolate for spec in present):
+    if not observed.forwarding and any(spec.is_forwarded for spec in present):
         yield EnableForwarding()
+
+
+def _passage(desired: DesiredState, observed: ObservedState) -> Iterator[Action]:
+    """The passage stays open while the config has gadgets to forward, plugged or not.
+
+    It lets only marked packets through, so it is no hole; and a plug need not wait for it.
+    """
+    wanted = any(spec.is_forwarded for spec in desired.gadgets)
+    if wanted and observed.passage is Passage.CLOSED:
+        yield OpenPassage()
+    if not wanted and observed.passage in (Passage.GRANTED, Passage.SPARE):
+        yield ClosePassage()
 
 
 def _configure(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from otgd.events import Event
-    from otgd.model import ObservedLink, ObservedRoute, Rule
+    from otgd.model import ObservedLink, ObservedRoute, Passage, Rule
 
 
 class LinkPort(Protocol):
@@ -85,6 +85,22 @@ class ForwardingPort(Protocol):
         ...
 
 
+class PassagePort(Protocol):
+    """The way through other programs' FORWARD chain."""
+
+    def look(self) -> Passage:
+        """Tell whether something may be in the way, and whether our rule is there."""
+        ...
+
+    def open(self) -> None:
+        """Put our rule in."""
+        ...
+
+    def shut(self) -> None:
+        """Take our rule out."""
+        ...
+
+
 class TriggerPort(Protocol):
     """A file descriptor that becomes readable when it is time to look again.
 
@@ -92,7 +108,10 @@ class TriggerPort(Protocol):
     triggers another one. ``overflows`` counts how often events were lost.
     """
 
-    overflows: int
+    @property
+    def overflows(self) -> int:
+        """How often events were lost."""
+        ...
 
     def fileno(self) -> int:
         """Return the descriptor to wait on; it may be another one after ``drain``."""

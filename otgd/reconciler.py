@@ -19,12 +19,16 @@ from otgd.model import (
     Action,
     AddAddress,
     AddRule,
+    ClosePassage,
     DesiredState,
     EnableForwarding,
     Failure,
     Held,
+    HostAction,
     LinkAction,
     ObservedState,
+    OpenPassage,
+    Passage,
     Plan,
     RemoveAddress,
     RemoveAltname,
@@ -41,7 +45,7 @@ from otgd.planner import make_plan
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from otgd.ports import FirewallPort, ForwardingPort, LinkPort
+    from otgd.ports import FirewallPort, ForwardingPort, LinkPort, PassagePort
 
 ROUNDS = 8
 """How often a pass looks again for steps that are new: links that came while it was at work."""
@@ -74,12 +78,14 @@ class Reconciler:
         links: LinkPort,
         firewall: FirewallPort,
         forwarding: ForwardingPort,
+        passage: PassagePort | None = None,
         before_look: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._links = links
         self._firewall = firewall
         self._forwarding = forwarding
+        self._passage = passage
         self._before_look = before_look
         self._clock = clock
         self._damper = Damper()
@@ -98,13 +104,24 @@ class Reconciler:
             rules = self._firewall.observe()
         except OtgdError as err:
             fault = str(err)
+        passage, passage_fault = self._look_at_passage()
         return ObservedState(
             links=self._links.observe_links(),
             routes=self._links.observe_routes(),
             rules=rules,
             forwarding=self._forwarding.enabled(),
             firewall_fault=fault,
+            passage=passage,
+            passage_fault=passage_fault,
         )
+
+    def _look_at_passage(self) -> tuple[Passage, str]:
+        if self._passage is None:
+            return Passage.OPEN, ""
+        try:
+            return self._passage.look(), ""
+        except OtgdError as err:
+            return Passage.OPEN, str(err)
 
     def run_pass(self, desired: DesiredState) -> Report:
         """Bring the kernel to *desired* as far as it goes now.
@@ -197,10 +214,19 @@ class Reconciler:
         if remove or add:
             self._firewall.apply(remove=remove, add=add)
         for step in batch:
-            if isinstance(step, EnableForwarding):
-                self._forwarding.enable()
+            if isinstance(step, EnableForwarding | OpenPassage | ClosePassage):
+                self._change_host(step)
             elif not isinstance(step, AddRule | RemoveRule):
                 self._change_link(step)
+
+    def _change_host(self, step: HostAction) -> None:
+        match step:
+            case EnableForwarding():
+                self._forwarding.enable()
+            case OpenPassage() if self._passage:
+                self._passage.open()
+            case ClosePassage() if self._passage:
+                self._passage.shut()
 
     def _change_link(self, step: LinkAction) -> None:
         match step:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from otgd.describe import describe, slug
 from otgd.events import Event, Kind
-from otgd.model import Aspect, EnableForwarding, Masquerade, gadget_of
+from otgd.model import Aspect, EnableForwarding, Masquerade, OpenPassage, gadget_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -172,8 +172,8 @@ def _trouble(spec: GadgetSpec, report: Report) -> str:
 
 
 def _concerns(step: Action, spec: GadgetSpec) -> bool:
-    if isinstance(step, EnableForwarding):
-        return spec.masquerade or not spec.isolate
+    if isinstance(step, EnableForwarding | OpenPassage):
+        return spec.is_forwarded
     return gadget_of(step) == spec.name
 
 

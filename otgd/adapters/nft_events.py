@@ -1,0 +1,108 @@
+"""The kernel's own word that somebody changed an nf_tables table (nfnetlink, NFNLGRP_NFTABLES).
+
+One of the adapters; a raw socket, since no library here offers these events. Only the family and
+the table's name are read from a message, to leave out tables that are of no interest.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from typing import TYPE_CHECKING
+
+from otgd.errors import TransientError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NETLINK_NETFILTER = 12
+SOL_NETLINK = 270
+NETLINK_ADD_MEMBERSHIP = 1
+NFNLGRP_NFTABLES = 7
+NFNL_SUBSYS_NFTABLES = 10
+"""Include/uapi/linux/netlink.h and netfilter/nfnetlink.h."""
+
+TABLE_ATTRIBUTE = 1
+"""NFTA_TABLE_NAME, NFTA_CHAIN_TABLE, NFTA_RULE_TABLE, NFTA_SET_TABLE: always the first."""
+
+FAMILIES = {"inet": 1, "ip": 2, "netdev": 5}
+_NLMSG = struct.Struct("=IHHII")
+_NFGEN = struct.Struct("=BBH")
+_NLA = struct.Struct("=HH")
+
+
+class NftTrigger:
+    """Fires when one of *tables*, pairs of family and name, changes; a ``TriggerPort``.
+
+    Raises:
+        TransientError: the socket cannot be had.
+    """
+
+    def __init__(self, *tables: tuple[str, str]) -> None:
+        self._tables = {(FAMILIES[family], name.encode()) for family, name in tables}
+        self.overflows = 0
+        try:
+            self._socket = socket.socket(
+                socket.AF_NETLINK,
+                socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC,
+                NETLINK_NETFILTER,
+            )
+            self._socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NFNLGRP_NFTABLES)
+        except OSError as err:
+            raise TransientError(f"listen to nf_tables events: {err.strerror}") from err
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait on; foreign tables' events make it readable too."""
+        return self._socket.fileno()
+
+    def drain(self) -> int:
+        """Forget what is queued; return how many messages were about our tables.
+
+        An overflow counts: it may have been about them.
+        """
+        count = 0
+        while True:
+            try:
+                message = self._socket.recv(1 << 16)
+            except BlockingIOError:
+                return count
+            except OSError as err:
+                if err.errno != errno.ENOBUFS:
+                    raise TransientError(f"nf_tables events: {err.strerror}") from err
+                self.overflows += 1
+                count += 1
+            else:
+                count += sum(table in self._tables for table in _tables_in(message))
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        self._socket.close()
+
+
+def _tables_in(datagram: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield (family, table) of each nf_tables message in *datagram*."""
+    offset = 0
+    while offset + _NLMSG.size <= len(datagram):
+        length, kind, *_ = _NLMSG.unpack_from(datagram, offset)
+        if length < _NLMSG.size:
+            return
+        if kind >> 8 == NFNL_SUBSYS_NFTABLES:
+            family, *_ = _NFGEN.unpack_from(datagram, offset + _NLMSG.size)
+            attributes = datagram[offset + _NLMSG.size + _NFGEN.size : offset + length]
+            yield family, _attribute(attributes, TABLE_ATTRIBUTE)
+        offset += _aligned(length)
+
+
+def _attribute(attributes: bytes, wanted: int) -> bytes:
+    offset = 0
+    while offset + _NLA.size <= len(attributes):
+        length, kind = _NLA.unpack_from(attributes, offset)
+        if kind == wanted:
+            return attributes[offset + _NLA.size : offset + length].rstrip(b"\0")
+        offset += _aligned(max(length, _NLA.size))
+    return b""
+
+
+def _aligned(length: int) -> int:
+    return (length + 3) & ~3

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.lab.deadline import until
-from tests.lab.topology import Lab
 
 if TYPE_CHECKING:
     from tests.daemon.conftest import Launcher
+    from tests.lab.topology import Lab
 
 UP = ("configured", "reachable")
 DAMAGE = {

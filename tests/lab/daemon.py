@@ -9,9 +9,11 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from tests.lab.deadline import until
 
 if TYPE_CHECKING:
-    import subprocess
+    from collections.abc import Iterator
 
     from tests.lab.namespaces import Namespace
 
@@ -157,6 +159,15 @@ class Daemon:
         self.signal(signal.SIGKILL)
         self.wait()
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop it (SIGSTOP) for as long as the block lasts."""
+        self.signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.signal(signal.SIGCONT)
+
     def terminate(self) -> int:
         """SIGTERM it, wait for its end and return its exit status."""
         self.signal(signal.SIGTERM)
@@ -223,8 +234,24 @@ class Daemon:
         line = next(line for line in rollup.splitlines() if line.startswith("Pss_Anon:"))
         return int(line.split()[1]) * 1024
 
+    def cpu_s(self) -> float:
+        """Return the seconds that it ran on a processor (nanoseconds in proc's schedstat)."""
+        return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[0]) / 1e9
+
     def wakeups(self) -> int:
         """Return how often it gave up the processor by itself; it did wake up that often."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         prefix = "voluntary_ctxt_switches:"
         return int(next(x for x in status.splitlines() if x.startswith(prefix)).split()[1])
+
+
+def otgd(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the daemon where it ends by itself, in the caller's network."""
+    return subprocess.run(
+        [sys.executable, "-m", "otgd", *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import importlib.util
 import os
 import re
+import select
 import shutil
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from otgd.adapters.iptables import IptablesFirewall
+from otgd.adapters.nftables import NftablesFirewall
 from otgd.errors import PermanentError, TransientError
 from otgd.model import Forward, Masquerade, Quarantine, Rule, SourceGuard, Stray
 from tests.conftest import need
@@ -91,7 +94,17 @@ def iptables(request: pytest.FixtureRequest) -> IptablesFirewall:
     return IptablesFirewall()
 
 
-@pytest.fixture(params=["fake", "iptables"])
+@pytest.fixture
+def nftables(request: pytest.FixtureRequest) -> NftablesFirewall:
+    request.getfixturevalue("netns")
+    need(shutil.which("nft"), "nft (package nftables)")
+    for ifname in ("usb0", "usb-1.2_x"):  # before kernel 6.16 a quarantine needs its link
+        run("ip", "link", "add", ifname, "type", "bridge")
+    need(importlib.util.find_spec("nftables"), "package python3-nftables")
+    return NftablesFirewall()
+
+
+@pytest.fixture(params=["fake", "iptables", "nftables"])
 def firewall(request: pytest.FixtureRequest) -> FirewallPort:
     if request.param == "fake":
         return FakeFirewall()
@@ -215,6 +228,8 @@ def play_foreign_hand(firewall: FirewallPort) -> None:
             firewall.held.add(Stray(text="somebody was here"))
         case IptablesFirewall():
             legacy(LEGACY_STRAYS["unknown-rule-last"])
+        case NftablesFirewall():
+            run("nft", NFT_STRAYS["element-without-owner"])
         case _:
             raise AssertionError(firewall)
 
@@ -552,5 +567,192 @@ def golden(name: str, text: str) -> str:
 
 def test_legacy_rules_are_the_golden_ones(iptables: IptablesFirewall) -> None:
     put(iptables, *GOLDEN_RULES)
-    text = re.sub(r"\[\d+:\d+\] ?", "", legacy_rules())
+    text = re.sub(r" ?\[\d+:\d+\]( (?=-))?", "", legacy_rules())
     assert text == golden("iptables-legacy.rules", text)
+
+
+# --- nftables ------------------------------------------------------------------------------------
+
+NFT_STRAYS = {
+    "element-without-owner": "add element inet otgd masqueraded { 10.9.0.0/24 . eth0 }",
+    "second-source": 'add element inet otgd sources { ethusb1 . 10.99.0.0/16 comment "ethusb1" }',
+    "range-of-sources": "add element inet otgd sources"
+    ' { ethusb1 . 10.99.0.1-10.99.0.6 comment "ethusb1" }',
+    "forward-to-a-second-uplink": "add element inet otgd uplinks"
+    ' { ethusb1 . wlan0 comment "ethusb1" : goto allow }',
+    "isolation-lifted": "delete element inet otgd isolated { ethusb3 };"
+    ' add element inet otgd open { ethusb3 comment "ethusb3" }',
+    "isolation-gone": "delete element inet otgd isolated { ethusb3 }",
+    "replies-gone": "delete element inet otgd uplinks { eth0 . ethusb1 }",
+    "way-out-gone": "delete element inet otgd uplinks { ethusb1 . eth0 }",
+    "refusal-gone": "delete element inet otgd uplinks { ethusb4 . eth0 }",
+    "link-gone": "delete element inet otgd links { ethusb1 }",
+    "guard-gone": "delete element inet otgd guarded { ethusb1 }",
+    "source-gone": "delete element inet otgd sources { ethusb1 . 10.0.1.0/24 }",
+    "masquerade-gone": "delete element inet otgd masqueraded { 10.0.1.0/24 . eth0 }",
+    "owner-changed": "delete element inet otgd guarded { ethusb1 };"
+    ' add element inet otgd guarded { ethusb1 comment "ethusb9" }',
+    "all-elements-gone": "flush set inet otgd sources",
+    "rule-added": "add rule inet otgd forward accept",
+    "rule-inserted": "insert rule inet otgd peers accept",
+    "rule-doubled": "add rule inet otgd nat ip saddr . oifname @masqueraded masquerade",
+    "chain-flushed": "flush chain inet otgd peers",
+    "chain-added": "add chain inet otgd mine { type filter hook input priority 0; policy drop; }",
+    "set-added": "add set inet otgd mine { type ipv4_addr; }",
+    "policy-changed": "add chain inet otgd forward { policy drop; }",
+    "dormant": "add table inet otgd { flags dormant; }",
+    "quarantine-half-gone": "delete chain netdev otgd egress_usb0",
+    "quarantine-pierced": "add rule netdev otgd ingress_usb0 accept",
+    "quarantine-policy-changed": "add chain netdev otgd ingress_usb0 { policy accept; }",
+    "quarantine-gone": "delete table netdev otgd",
+    "table-gone": "delete table inet otgd",
+    "everything-flushed": "flush ruleset",
+}
+
+
+def nft_rules() -> str:
+    return run("nft", "list", "ruleset")
+
+
+def unordered(rules: str) -> list[str]:
+    """Take a listing apart: a set lists its elements, and a ruleset its tables, by their age."""
+    return sorted(part.strip() for part in re.split(r"elements =|[,{}\n]", rules))
+
+
+@pytest.mark.parametrize("command", NFT_STRAYS.values(), ids=NFT_STRAYS.keys())
+def test_a_foreign_hand_in_our_tables_is_seen_and_cured(
+    nftables: NftablesFirewall, command: str
+) -> None:
+    put(nftables, *GOLDEN_RULES)
+    right = nft_rules()
+    run("nft", command)
+    assert nftables.observe() != GOLDEN_RULES
+
+    converge(nftables, GOLDEN_RULES)
+    assert nftables.observe() == GOLDEN_RULES
+    assert unordered(nft_rules()) == unordered(right)
+
+
+@pytest.mark.parametrize("command", NFT_STRAYS.values(), ids=NFT_STRAYS.keys())
+def test_a_foreign_hand_does_not_keep_our_tables(nftables: NftablesFirewall, command: str) -> None:
+    put(nftables, *GOLDEN_RULES)
+    run("nft", command)
+    nftables.apply(remove=nftables.observe(), add=())
+    assert nft_rules() == ""
+
+
+def test_harm_to_one_gadget_shows_at_no_other(nftables: NftablesFirewall) -> None:
+    put(nftables, *GOLDEN_RULES)
+    run("nft", NFT_STRAYS["replies-gone"])
+    rules = {rule for rule in nftables.observe() if not isinstance(rule, Stray)}
+    assert rules == GOLDEN_RULES - {forward(1)}
+
+
+def test_a_plug_is_some_elements_and_no_rule(nftables: NftablesFirewall) -> None:
+    put(nftables, *gadget(1))
+    with subprocess.Popen(["nft", "monitor"], stdout=subprocess.PIPE, text=True) as monitor:
+        assert monitor.stdout
+        told: list[str] = []
+        probe = 0
+        while not told:  # it listens once it tells of a change
+            probe += 1
+            run("nft", f"add table ip probe{probe}")
+            if select.select([monitor.stdout], [], [], 0.2)[0]:
+                told.append(monitor.stdout.readline())
+        put(nftables, *gadget(2))
+        run("nft", "add table ip done")
+        for line in monitor.stdout:
+            told.append(line)
+            if "table ip done" in line:
+                break
+        monitor.terminate()
+    ours = [line for line in told if " otgd " in line]
+    assert {line.split()[4] for line in ours} >= {"guarded", "links", "open", "uplinks"}
+    assert all(line.startswith("add element inet otgd") for line in ours)
+    assert all('"ethusb2"' in line for line in ours)
+
+
+FOREIGN_NFT = """\
+table inet firewalld {
+	comment "otgd"
+	set links {
+		type ifname
+		elements = { "ethusb1" comment "ethusb1" }
+	}
+
+	chain forward {
+		type filter hook forward priority filter; policy drop;
+		counter packets 7 bytes 700 comment "otgd"
+		iifname @links accept
+	}
+}
+table ip otgd-not-quite {
+	chain x {
+	}
+}
+"""
+
+
+def test_foreign_tables_and_their_counters_stay_byte_for_byte(nftables: NftablesFirewall) -> None:
+    run("nft", "-f", "-", stdin=FOREIGN_NFT.replace("otgd-not-quite", "otgd"))
+    before = nft_rules()
+    put(nftables, *GOLDEN_RULES)
+    assert nft_rules().startswith(before)
+    nftables.apply(remove=GOLDEN_RULES, add=())
+    assert nft_rules() == before
+
+
+@pytest.mark.parametrize("name", ['qu"ote', "eth*", "back\\slash", "x" * 16])
+def test_a_name_that_nftables_cannot_write_changes_nothing(
+    nftables: NftablesFirewall, name: str
+) -> None:
+    put(nftables, *gadget(1))
+    before = nft_rules()
+    bad = SourceGuard(gadget="z", ifname=name, subnet=subnet(8))
+    with pytest.raises(PermanentError):
+        nftables.apply(remove=gadget(1), add=[*gadget(2), bad])
+    assert nft_rules() == before
+
+
+def test_one_link_cannot_be_two_gadgets(nftables: NftablesFirewall) -> None:
+    twins = [SourceGuard(gadget=name, ifname="usb0", subnet=subnet(1)) for name in ("a", "b")]
+    with pytest.raises(PermanentError, match="two gadgets with one link"):
+        put(nftables, *twins)
+    assert nft_rules() == ""
+
+
+@pytest.mark.usefixtures("nftables")
+def test_lack_of_privilege_for_nftables_is_told_with_the_capability() -> None:
+    script = (
+        "from tests.contract.test_firewall import *\n"
+        "os.setresuid(65534, 65534, 65534)\n"
+        "for verb in (lambda f: f.observe(), lambda f: put(f, *gadget(1))):\n"
+        "    try:\n"
+        "        verb(NftablesFirewall())\n"
+        "    except PermanentError as err:\n"
+        "        print(err)\n"
+    )
+    assert run(sys.executable, "-c", script).splitlines() == [
+        "read nftables: needs CAP_NET_ADMIN",
+        "read nftables: needs CAP_NET_ADMIN",
+    ]
+
+
+def test_a_missing_library_is_told_at_first_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nftables", None)
+    firewall = NftablesFirewall()
+    with pytest.raises(PermanentError, match="install python3-nftables"):
+        firewall.observe()
+
+
+def test_nothing_is_printed(nftables: NftablesFirewall, capfd: pytest.CaptureFixture[str]) -> None:
+    put(nftables, *GOLDEN_RULES)
+    nftables.observe()
+    with pytest.raises(PermanentError):
+        put(nftables, SourceGuard(gadget="z", ifname="x" * 16, subnet=subnet(8)))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_nftables_rules_are_the_golden_ones(nftables: NftablesFirewall) -> None:
+    put(nftables, *GOLDEN_RULES)
+    assert nft_rules() == golden("nftables.rules", nft_rules())

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         FirewallPort,
         ForwardingPort,
         LinkPort,
+        PassagePort,
         ServicePort,
         StatePort,
         TriggerPort,
@@ -59,6 +60,20 @@ class World(Protocol):
     @property
     def forwarding(self) -> ForwardingPort:
         """The host's forwarding."""
+        ...
+
+    @property
+    def passage(self) -> PassagePort:
+        """The way through other programs' FORWARD chain."""
+        ...
+
+    @property
+    def backend_reason(self) -> str:
+        """Why this packet filter was chosen."""
+        ...
+
+    def leftovers(self) -> tuple[FirewallPort, ...]:
+        """Return packet filters not in use that still hold rules of ours."""
         ...
 
     @property
@@ -160,7 +175,11 @@ class Daemon:
             self._pass()
             # systemd may stop waiting for us only once the first pass is done.
             self._service.notify("READY=1", f"STATUS={self._summary()}")
-            self._log.write(Event(kind=Kind.SERVICE_READY, message=f"ready: {self._summary()}"))
+            firewall = f"{self._world.firewall.name}, since {self._world.backend_reason}"
+            text = f"ready: {self._summary()}; firewall {firewall}"
+            self._log.write(Event(kind=Kind.SERVICE_READY, message=text))
+            for firewall_before in self._world.leftovers():
+                self._release_rules(firewall_before)
             while not self._stopping:
                 self._turn(signals)
             return self._stop()
@@ -181,8 +200,9 @@ class Daemon:
             self._reload()
             return
         now = self._clock()
-        woken = any(key.fd in self._watched for key, _ in ready)
-        if woken or now >= min(self._timers.resync, self._timers.retry):
+        woken = [self._watched[key.fd].drain() for key, _ in ready if key.fd in self._watched]
+        self._watch()
+        if any(woken) or now >= min(self._timers.resync, self._timers.retry):
             self._pass()
         if now >= self._timers.watchdog:
             self._keep_alive()
@@ -236,6 +256,7 @@ class Daemon:
             links=self._world.links,
             firewall=self._world.firewall,
             forwarding=self._world.forwarding,
+            passage=self._world.passage,
             before_look=self._drain,
             clock=self._clock,
         )

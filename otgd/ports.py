@@ -52,6 +52,10 @@ class LinkPort(Protocol):
         """Set IFF_UP, or clear it."""
         ...
 
+    def close(self) -> None:
+        """Give descriptors back."""
+        ...
+
 
 class FirewallPort(Protocol):
     """Our rules in one packet filter; foreign ones are never touched."""

@@ -114,6 +114,9 @@ class FakeKernel:
         self._link(ifindex)
         self.change(ifindex, up=up)
 
+    def close(self) -> None:
+        self._call("close")
+
     def enabled(self) -> bool:
         self._call("enabled")
         return self.forwards

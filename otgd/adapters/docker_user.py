@@ -43,13 +43,13 @@ class IptablesPassage:
     the last reading is *max_age_s* old (legacy tables tell nothing).
 
     Args:
-        changes: tells of changes to the table ``ip filter``.
+        changes: tells of changes to the table ``ip filter``; None where nf_tables are not there.
     """
 
     def __init__(
         self,
         *,
-        changes: TriggerPort,
+        changes: TriggerPort | None,
         max_age_s: float = 60.0,
         path: str = SYSTEM_PATH,
         clock: Callable[[], float] = time.monotonic,
@@ -95,22 +95,23 @@ class IptablesPassage:
     @property
     def overflows(self) -> int:
         """How often events were lost."""
-        return self._changes.overflows
+        return self._changes.overflows if self._changes else 0
 
     def fileno(self) -> int:
-        """Return the descriptor to wait on."""
-        return self._changes.fileno()
+        """Return the descriptor to wait on; -1 where there is none."""
+        return self._changes.fileno() if self._changes else -1
 
     def drain(self) -> int:
         """Forget the events, but not that there were some."""
-        count = self._changes.drain()
+        count = self._changes.drain() if self._changes else 0
         if count:
             self._seen = None
         return count
 
     def close(self) -> None:
         """Give the descriptor back."""
-        self._changes.close()
+        if self._changes:
+            self._changes.close()
 
     def _read(self) -> Passage:
         if shutil.which("iptables", path=self._path) is None:

@@ -47,7 +47,10 @@ def look(config: Config) -> KernelView:
     """
     with closing(Kernel(config, listen=False)) as kernel:
         reconciler = Reconciler(
-            links=kernel.links, firewall=kernel.firewall, forwarding=kernel.forwarding
+            links=kernel.links,
+            firewall=kernel.firewall,
+            forwarding=kernel.forwarding,
+            passage=kernel.passage,
         )
         observed = reconciler.observe()
         backend = kernel.firewall.name

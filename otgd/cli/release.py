@@ -16,7 +16,7 @@ import click
 from otgd.cli.installation import GadgetName
 from otgd.describe import describe
 from otgd.errors import OtgdError
-from otgd.model import Backend, RemoveAddress, RemoveRule, Rule, Settings, SourceGuard, gadget_of
+from otgd.model import Backend, RemoveAddress, RemoveRule, Rule, SourceGuard, gadget_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -104,7 +104,7 @@ def _firewalls() -> Iterator[FirewallPort]:
 
     for backend in (Backend.IPTABLES, Backend.NFTABLES):
         try:
-            yield open_firewall(Settings(backend=backend))
+            yield open_firewall(backend)
         except OtgdError as err:
             _not_looked_at(backend, err)
 

@@ -1,17 +1,19 @@
-"""The kernel's own word that somebody changed an nf_tables table (nfnetlink, NFNLGRP_NFTABLES).
+"""Which nf_tables tables there are, and the kernel's own word when one changes (nfnetlink).
 
-One of the adapters; a raw socket, since no library here offers these events. Only the family and
-the table's name are read from a message, to leave out tables that are of no interest.
+One of the adapters; raw sockets, since no library here offers the events, and since this must work
+before it is known whether libnftables is to be loaded. Only the family and the table's name are
+read from a message.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import struct
 from typing import TYPE_CHECKING
 
-from otgd.errors import TransientError
+from otgd.errors import PermanentError, TransientError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,10 +25,15 @@ NFNLGRP_NFTABLES = 7
 NFNL_SUBSYS_NFTABLES = 10
 """Include/uapi/linux/netlink.h and netfilter/nfnetlink.h."""
 
+NFT_MSG_GETTABLE = 1
+NLM_F_REQUEST_DUMP = 0x301
+NLMSG_ERROR = 2
+NLMSG_DONE = 3
+
 TABLE_ATTRIBUTE = 1
 """NFTA_TABLE_NAME, NFTA_CHAIN_TABLE, NFTA_RULE_TABLE, NFTA_SET_TABLE: always the first."""
 
-FAMILIES = {"inet": 1, "ip": 2, "netdev": 5}
+FAMILIES = {"inet": 1, "ip": 2, "arp": 3, "netdev": 5, "bridge": 7, "ip6": 10}
 _NLMSG = struct.Struct("=IHHII")
 _NFGEN = struct.Struct("=BBH")
 _NLA = struct.Struct("=HH")
@@ -78,6 +85,39 @@ class NftTrigger:
     def close(self) -> None:
         """Give the descriptor back."""
         self._socket.close()
+
+
+def list_tables() -> frozenset[tuple[str, str]]:
+    """Return family and name of every table of a family that we know.
+
+    Raises:
+        PermanentError: the kernel has no nf_tables, or does not let us look.
+    """
+    request = _NLMSG.pack(
+        _NLMSG.size + _NFGEN.size,
+        NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE,
+        NLM_F_REQUEST_DUMP,
+        1,
+        0,
+    ) + _NFGEN.pack(0, 0, 0)
+    found: set[tuple[int, bytes]] = set()
+    kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+    try:
+        with socket.socket(socket.AF_NETLINK, kind, NETLINK_NETFILTER) as sock:
+            sock.send(request)
+            while True:
+                datagram = sock.recv(1 << 16)
+                found.update(_tables_in(datagram))
+                _, end, *_ = _NLMSG.unpack_from(datagram)
+                if end == NLMSG_ERROR:
+                    (code,) = struct.unpack_from("=i", datagram, _NLMSG.size)
+                    raise OSError(-code, os.strerror(-code))
+                if end == NLMSG_DONE:
+                    break
+    except OSError as err:
+        raise PermanentError(f"list nf_tables: {err.strerror}") from err
+    names = {number: name for name, number in FAMILIES.items()}
+    return frozenset((names[f], table.decode()) for f, table in found if f in names)
 
 
 def _tables_in(datagram: bytes) -> Iterator[tuple[int, bytes]]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _ARGUMENT = re.compile(r'(?:"[^"]*"?|[^\s"])+', re.ASCII)
+_BLANKS = " \t\r\n\f\v"
 _OURS = ("dwc2", "g_ether")
 _RIVALS = frozenset(
     f"g_{name}"
@@ -26,7 +27,7 @@ _RIVALS = frozenset(
 
 def arguments(text: str) -> list[str]:
     """Split a command line as the kernel does; further lines count as one with the first."""
-    return _ARGUMENT.findall(text)
+    return _ARGUMENT.findall(re.sub(r"[\r\n]", " ", text.strip(_BLANKS)))
 
 
 def with_gadget(text: str, *, host_mac: str, guest_mac: str | None) -> str:
@@ -47,7 +48,7 @@ def with_gadget(text: str, *, host_mac: str, guest_mac: str | None) -> str:
     kept = [kept for argument in given[:end] if (kept := _without_ours(argument, replaced))]
     at = _insertion_point(kept)
     wanted = [*kept[:at], *ours, *kept[at:], *given[end:]]
-    if wanted == given and len(text.strip("\n").split("\n")) == 1:
+    if wanted == given and "\n" not in text.strip(_BLANKS):
         return text
     return " ".join(wanted) + "\n"
 

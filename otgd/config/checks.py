@@ -28,7 +28,7 @@ _ENDS = ("host_address", "guest_address")
 _PARAMETERS = {"mac": "g_ether.host_addr", "guest_mac": "g_ether.dev_addr"}
 _FIRST_MAC = "00:22:82:ff:ff:01"
 _FIRST_SUBNET = IPv4Network("10.0.11.0/24")
-_NO_SUBNET = "remove a gadget: no block of IPv4 is left"
+_NO_SUBNET = "remove a gadget: no private block is left"
 
 T = TypeVar("T")
 

@@ -36,7 +36,7 @@ def _number(mac: str) -> int:
 def spare_subnet(like: IPv4Network, *, taken: Collection[IPv4Network]) -> IPv4Network | None:
     """Return a free block, from *like* on and as large if possible, else a private one.
 
-    None when there is no IPv4 left.
+    None when there is none left.
     """
     obstacles = (*taken, *UNUSABLE)
     around = next((block for block in _PRIVATE if block.supernet_of(like)), _EVERYTHING)

@@ -667,25 +667,27 @@ def test_bad_address_is_not_taken_for_the_default() -> None:
     assert [line.split(": ")[1] for line in messages(text)] == ["gadget.ethusb1.host_address"]
 
 
-def test_when_no_ipv4_is_left_a_gadget_must_go() -> None:
-    blocks = [IPv4Network(f"{1 << bit}.0.0.0/{8 - bit}") for bit in range(6)]
-    blocks += [IPv4Network("64.0.0.0/3"), IPv4Network("96.0.0.0/4"), IPv4Network("112.0.0.0/5")]
-    blocks += [IPv4Network("120.0.0.0/6"), IPv4Network("124.0.0.0/7"), IPv4Network("126.0.0.0/8")]
-    blocks += [IPv4Network("128.0.0.0/2"), IPv4Network("192.0.0.0/4"), IPv4Network("208.0.0.0/4")]
-    text = "".join(
-        f'[gadget.g{n}]\nmac = "02:00:00:00:00:{n:02x}"\nsubnet = "{block}"\n'
-        for n, block in enumerate(blocks)
-    )
-    assert len(parse_config(text, file="otgd.toml").desired.gadgets) == len(blocks)
-    last = len(blocks) * 3
-    assert messages(
-        text + '[gadget.a]\nmac = "02:00:00:00:01:01"\nsubnet = "10.0.0.0/8"\n'
-        '[gadget.b]\nmac = "02:00:00:00:01:02"\n'
-    ) == [
-        f'otgd.toml:{last + 3}: gadget.a.subnet: "10.0.0.0/8" overlaps 8.0.0.0/5 of g3 (line 12); '
-        "remove a gadget: no block of IPv4 is left",
-        f"otgd.toml:{last + 4}: gadget.b.subnet: is missing; "
-        "remove a gadget: no block of IPv4 is left",
+def test_when_no_private_block_is_left_a_gadget_must_go() -> None:
+    text = """\
+[gadget.a]
+mac = "02:00:00:00:00:01"
+subnet = "10.0.0.0/8"
+[gadget.b]
+mac = "02:00:00:00:00:02"
+subnet = "172.16.0.0/12"
+[gadget.c]
+mac = "02:00:00:00:00:03"
+subnet = "192.168.0.0/16"
+[gadget.d]
+mac = "02:00:00:00:00:04"
+subnet = "192.168.1.0/24"
+[gadget.e]
+mac = "02:00:00:00:00:05"
+"""
+    assert messages(text) == [
+        'otgd.toml:12: gadget.d.subnet: "192.168.1.0/24" overlaps 192.168.0.0/16 of c (line 9); '
+        "remove a gadget: no private block is left",
+        "otgd.toml:13: gadget.e.subnet: is missing; remove a gadget: no private block is left",
     ]
 
 

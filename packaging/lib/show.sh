@@ -55,13 +55,18 @@ END
 
 zero_pings() { ip netns exec "zero$1" ping -n -q -c 2 -i 0.1 -W 1 "$2"; }
 has_address() { ip -4 -oneline address show dev "ethusb$1" | grep -qF "10.0.1$1.1/24"; }
-rules() { iptables-legacy-save -t nat 2>/dev/null || true && nft list ruleset; }
-masqueraded() { rules | grep -i masquerade | grep -F "10.0.1$1.0/24"; }
+# otgd takes the packet filter that the host uses, here nftables; with the other one it is a chain.
+rules() {
+    nft --terse list chain inet otgd nat 2>/dev/null || true
+    nft list set inet otgd masqueraded 2>/dev/null || true
+    iptables-legacy-save -t nat 2>/dev/null | grep -F MASQUERADE || true
+}
+masqueraded() { rules | grep -F "10.0.1$1.0/24"; }
 told_absent() { otgctl status | grep -qE "ethusb$1.*absent"; }
 
 show_masquerades() {
     printf '%sThe masquerade rules in force:%s\n' "$faint" "$plain"
-    rules | grep -i masquerade
+    rules
 }
 
 mount -t tmpfs -o mode=755 tmpfs /run

@@ -5,6 +5,8 @@
 # --download leaves packages and what they need in the root's apt cache, so that apt can install
 # them there without a network. Packages come from the mirrors that this machine's apt uses.
 # Treat the root as read-only: mount an overlay on it.
+# shellcheck disable=SC2016 # hooks and apt's formats expand these themselves
+# shellcheck disable=SC2054 # mmdebstrap's lists have commas
 set -euo pipefail
 
 variant=minbase download=

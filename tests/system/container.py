@@ -211,7 +211,7 @@ def booted(
         layers: read-only directories; none is changed.
         prepare: called with the root directory before the boot.
     """
-    name = f"otgd-{where.name}-{os.getpid()}"
+    name = f"otgd-{where.name}-{os.getpid()}".replace("_", "-")  # a host name has no underscore
     with overlay(where, layers) as root, _cgroup(name) as cgroup:
         _spare_the_machine(root)
         if prepare is not None:

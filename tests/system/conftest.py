@@ -1,0 +1,152 @@
+"""Installed systems to test on: the .deb on trixie, install.sh on bookworm."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.conftest import need
+from tests.lab.namespaces import run
+from tests.system.container import booted, make_root
+from tests.system.host import CONFIG, Host, container_config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.system.container import Container
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+SYSTEM = (
+    *("dbus", "iproute2", "iputils-ping", "kmod", "nftables", "procps"),
+    *("systemd", "systemd-sysv", "udev"),
+)
+"""What a Raspberry Pi OS has, as far as it matters here."""
+
+NEIGHBOURS = ("dhcpcd", "network-manager")
+"""Other programs that configure networks; they rest unless a test starts them."""
+
+DEPENDS = (
+    "iptables",
+    *("python3-click", "python3-iptables", "python3-nftables", "python3-pydantic"),
+    *("python3-pyroute2", "python3-pyudev", "python3-rich", "python3-systemd"),
+)
+"""What apt finds when it installs otgd; it has no network here."""
+
+
+def rest(root: Path) -> None:
+    """Keep the neighbours from starting by themselves."""
+    for unit in ("NetworkManager", "dhcpcd"):
+        mask = root / f"etc/systemd/system/{unit}.service"
+        mask.unlink(missing_ok=True)
+        mask.symlink_to("/dev/null")
+
+
+def need_containers() -> None:
+    """Skip or fail unless this machine can build and boot a system."""
+    need(os.geteuid() == 0, "root, to boot a container")
+    for program in ("mmdebstrap", "systemd-nspawn"):
+        need(shutil.which(program), f"{program} (packages mmdebstrap, systemd-container)")
+
+
+@pytest.fixture(scope="session")
+def workspace() -> Iterator[Path]:
+    """A directory in memory, which an overlay can write to wherever the checkout is."""
+    need_containers()
+    path = Path(tempfile.mkdtemp(prefix="otgd-system-"))
+    run("mount", "-t", "tmpfs", "-o", "mode=755", "otgd-system", str(path))
+    try:
+        yield path
+    finally:
+        run("umount", "--lazy", str(path))
+        path.rmdir()
+
+
+@pytest.fixture(scope="session")
+def deb(workspace: Path) -> Path:
+    """The package, built from the checkout."""
+    build = REPOSITORY / "packaging" / "build-deb.sh"
+    return Path(run(str(build), str(workspace / "dist")).strip())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class System:
+    """A root to boot, as layers, top first."""
+
+    suite: str
+    layers: tuple[Path, ...]
+
+
+@pytest.fixture(scope="session")
+def trixie() -> System:
+    """A fresh trixie; apt has the packages that otgd depends on at hand."""
+    need_containers()
+    root = make_root("trixie", *SYSTEM, *NEIGHBOURS, download=DEPENDS)
+    return System(suite="trixie", layers=(root,))
+
+
+class Boot:
+    """Boots systems, each for one test alone."""
+
+    def __init__(self, workspace: Path) -> None:
+        self._workspace = workspace
+
+    @contextmanager
+    def __call__(
+        self, system: System, prepare: Callable[[Path], None] = rest
+    ) -> Iterator[Container]:
+        where = Path(tempfile.mkdtemp(prefix=f"{system.suite}-", dir=self._workspace))
+        with booted(where, system.layers, prepare=prepare) as container:
+            yield container
+        shutil.rmtree(where)
+
+    def installed(self, system: System, install: Callable[[Container], None]) -> System:
+        """Boot *system*, install something there, and return the result as a system to boot."""
+        where = Path(tempfile.mkdtemp(prefix=f"{system.suite}-", dir=self._workspace))
+        with booted(where, system.layers, prepare=rest) as container:
+            install(container)
+        return System(suite=system.suite, layers=(where / "upper", *system.layers))
+
+
+@pytest.fixture(scope="session")
+def boot(workspace: Path) -> Boot:
+    return Boot(workspace)
+
+
+def apt_install(container: Container, deb: Path) -> None:
+    """Do what README tells: one command."""
+    shutil.copy(deb, container.root / "root")
+    container.run("apt-get", "install", "--yes", f"/root/{deb.name}")
+
+
+@pytest.fixture(scope="session")
+def trixie_installed(boot: Boot, trixie: System, deb: Path) -> System:
+    """Trixie with the .deb."""
+    return boot.installed(trixie, lambda container: apt_install(container, deb))
+
+
+@pytest.fixture(params=["trixie"])
+def installed(request: pytest.FixtureRequest) -> System:
+    """A system with otgd, for each way to install it."""
+    system: System = request.getfixturevalue(f"{request.param}_installed")
+    return system
+
+
+@pytest.fixture
+def host(boot: Boot, installed: System) -> Iterator[Host]:
+    """A running host whose gadgets are veth links."""
+
+    def prepare(root: Path) -> None:
+        rest(root)
+        (root / CONFIG.lstrip("/")).write_text(container_config())
+
+    with boot(installed, prepare) as container, Host(container) as each:
+        each.await_active()
+        yield each

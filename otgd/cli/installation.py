@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
     from otgd.model import Config
 
+    _NameType = click.ParamType[str]
+else:
+    _NameType = click.ParamType  # no generic class in click 8.1, Debian trixie's
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Installation:
@@ -55,7 +59,7 @@ class Installation:
         return self.state_file.read() if self.runs else None
 
 
-class GadgetName(click.ParamType[str]):
+class GadgetName(_NameType):
     """A gadget's name; the shell completes it from the config."""
 
     name = "name"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from otgd import __version__
 from otgd.describe import describe
-from otgd.model import AddRule, RemoveRule, Report, gadget_of
+from otgd.model import AddRule, ClosePassage, OpenPassage, RemoveRule, Report, gadget_of
 from otgd.planner import make_plan
 from otgd.reconciler import Reconciler
 from otgd.status import State, make_status, to_json
@@ -21,6 +21,8 @@ from otgd.wiring import Kernel
 if TYPE_CHECKING:
     from otgd.model import Config, DesiredState, ObservedState, Plan
     from otgd.status import GadgetStatus
+
+FIREWALL_STEPS = AddRule | RemoveRule | OpenPassage | ClosePassage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,12 +57,12 @@ def look(config: Config) -> KernelView:
         observed = reconciler.observe()
         backend = kernel.firewall.name
     hidden = ""
-    if observed.firewall_fault and os.geteuid() != 0:
+    if os.geteuid() != 0 and (observed.firewall_fault or observed.passage_fault):
         hidden = "only root can read the firewall"
-        observed = replace(observed, firewall_fault="")
+        observed = replace(observed, firewall_fault="", passage_fault="")
     plan = make_plan(config.desired, observed)
     if hidden:
-        steps = tuple(s for s in plan.steps if not isinstance(s, AddRule | RemoveRule))
+        steps = tuple(s for s in plan.steps if not isinstance(s, FIREWALL_STEPS))
         plan = replace(plan, steps=steps)
     return KernelView(
         desired=config.desired, observed=observed, plan=plan, backend=backend, hidden=hidden

@@ -31,10 +31,16 @@ EX_INTERRUPTED = 128 + 2
 SECTIONS = {
     "See": {
         "status": "status",
+        "show": "show",
+        "monitor": "monitor",
+        "top": "top",
+        "wait": "wait",
     },
     "Prepare and change": {
         "check": "check",
         "plan": "plan",
+        "prepare": "prepare",
+        "verify": "prepare",
         "release": "release",
     },
 }

@@ -16,7 +16,16 @@ import click
 from otgd.cli.installation import GadgetName
 from otgd.describe import describe
 from otgd.errors import OtgdError
-from otgd.model import Backend, RemoveAddress, RemoveRule, Rule, SourceGuard, gadget_of
+from otgd.model import (
+    Backend,
+    ClosePassage,
+    Passage,
+    RemoveAddress,
+    RemoveRule,
+    Rule,
+    SourceGuard,
+    gadget_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -49,6 +58,8 @@ def release(installation: Installation, *, name: str | None) -> int:
 
     with closing(NetlinkLinks()) as links:
         outcome = _release(name, links, _firewalls())
+    if name is None:
+        _shut_passage(outcome)
     if outcome.clean:
         print(f"Nothing of otgd's is there{f' for {name}' if name else ''}.")
     return 1 if outcome.failed else 0
@@ -96,6 +107,21 @@ def _release(name: str | None, links: LinkPort, firewalls: Iterable[FirewallPort
             with outcome.telling(steps, f" ({firewall.name})"):
                 firewall.apply(remove=[step.rule for step in steps], add=())
     return outcome
+
+
+def _shut_passage(outcome: _Outcome) -> None:
+    """Take our one rule out of other programs' FORWARD; it serves all gadgets together."""
+    from otgd.adapters.docker_user import IptablesPassage
+
+    passage = IptablesPassage(changes=None)
+    try:
+        ours = passage.look() in (Passage.GRANTED, Passage.SPARE)
+    except OtgdError as err:
+        _not_looked_at("FORWARD", err)
+        return
+    if ours:
+        with outcome.telling([ClosePassage()]):
+            passage.shut()
 
 
 def _firewalls() -> Iterator[FirewallPort]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from otgd.cli.printing import print_json, print_table, yes_no
+from otgd.cli.telling import tell
 
 if TYPE_CHECKING:
     from otgd.cli.installation import Installation
@@ -30,11 +31,12 @@ def status(installation: Installation, *, as_json: bool) -> int:
       otgctl status
       otgctl status --json | jq '.gadgets[] | select(.state != "configured")'
     """
-    state, headline = _state(installation)
+    told = tell(installation)
+    state = told.state
     if as_json:
         print_json(state)
         return 0
-    print(headline)
+    print(told.source)
     print(_surroundings(state))
     now = datetime.now(tz=UTC)
     if state["gadgets"]:
@@ -44,24 +46,6 @@ def status(installation: Installation, *, as_json: bool) -> int:
         print()
         print_table(UNKNOWN_COLUMNS, [_unknown_row(link) for link in state["unknown"]])
     return 0
-
-
-def _state(installation: Installation) -> tuple[dict[str, Any], str]:
-    """Return the facts in state.json's layout, and who says so."""
-    told = installation.told_state()
-    if told is not None:
-        return {**told, "running": True}, f"otgd {told['otgd_version']} runs (pid {told['pid']})"
-    from otgd.cli.kernel_view import look, state_of
-
-    view = look(installation.config())
-    headline = (
-        "otgd has not told its state yet; this is what the kernel holds"
-        if installation.runs
-        else "otgd is stopped; nothing is kept up to date. This is what the kernel holds"
-    )
-    if view.hidden:
-        headline += f" ({view.hidden})"
-    return {**state_of(view), "running": installation.runs}, headline
 
 
 def _surroundings(state: dict[str, Any]) -> str:

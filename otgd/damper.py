@@ -4,6 +4,9 @@ Pure but for its memory: time is an argument. A step is *undone* when it has to 
 although it had worked. A few times in a row are healed at once (a rule set that was flushed, an
 address that an administrator deleted). Then the waits grow up to ``PATIENT_S``, which still heals
 within a second; somebody who keeps at it for minutes is met only every ``WEARY_S``.
+
+A step that is in force again stays *contested* until it has stood longer than the fight ever let
+it stand: only then is the fight over, and one fight is told once.
 """
 
 from __future__ import annotations
@@ -11,12 +14,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from otgd.model import Held, gadget_of
+from otgd.model import (
+    Action,
+    AddAddress,
+    AddRule,
+    Held,
+    RemoveAddress,
+    RemoveRule,
+    SetLinkDown,
+    SetLinkUp,
+    gadget_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from otgd.model import Action
 
 FREE = 8
 """How often a step may be undone before it is held back at all."""
@@ -26,12 +37,24 @@ WEARY_AFTER = 200
 WEARY_S = 30.0
 FORGET_S = 60.0
 """A step that stayed in force for so long starts afresh."""
+SETTLE_S = 2.0
+"""How long a contested step has to stand at least, to be trusted."""
+SETTLE_FACTOR = 4
+"""... and how many times as long as it stood at most while it was fought about."""
 
 
 @dataclass(slots=True)
 class _History:
-    undone: int
     applied_at: float
+    undone: int = 0
+    stands: bool = True
+    stood_s: float = 0.0
+    contested: bool = False
+
+    @property
+    def settled_at(self) -> float:
+        settle_s = max(SETTLE_S, min(FORGET_S, SETTLE_FACTOR * self.stood_s))
+        return self.applied_at + settle_s
 
 
 class Damper:
@@ -53,14 +76,42 @@ class Damper:
         return held
 
     def applied(self, steps: Iterable[Action], now: float) -> None:
-        """Note that *steps* worked at time *now*."""
+        """Note that *steps* worked at time *now*; what we undo ourselves is no fight."""
         for step in steps:
+            if contrary := _contrary(step):
+                self._history.pop(contrary, None)
             history = self._history.get(step)
             if history is None or now - history.applied_at > FORGET_S:
-                self._history[step] = _History(undone=0, applied_at=now)
+                self._history[step] = _History(applied_at=now)
             else:
                 history.undone += 1
                 history.applied_at = now
+                history.stands = True
+
+    def missed(self, steps: Iterable[Action], now: float, *, at_once: bool = False) -> None:
+        """Note that *steps* are wanted (again) at time *now*: those that worked were undone.
+
+        If *at_once*, then before anybody could look twice; that is no accident.
+        """
+        for step in steps:
+            history = self._history.get(step)
+            if history is None:
+                continue
+            if history.stands:
+                history.stands = False
+                history.stood_s = max(history.stood_s, now - history.applied_at)
+            history.contested |= at_once or history.undone >= FREE
+
+    def contested(self, now: float) -> dict[Action, Held]:
+        """Return the steps that are fought about, in force just now or not."""
+        self.forget((), now)
+        found = {}
+        for step, history in self._history.items():
+            wait_s = history.settled_at - now if history.stands else FORGET_S
+            history.contested &= wait_s > 0
+            if history.contested:
+                found[step] = Held(step=step, undone=history.undone, wait_s=wait_s)
+        return found
 
     def forget(self, gadgets: Iterable[str], now: float) -> None:
         """Start afresh for *gadgets* (plugged or unplugged), and drop what is long past."""
@@ -70,6 +121,25 @@ class Damper:
             for step, history in self._history.items()
             if gadget_of(step) not in gone and now - history.applied_at <= FORGET_S
         }
+
+
+def _contrary(step: Action) -> Action | None:
+    """Return the step that undoes *step*, where there is one."""
+    match step:
+        case AddRule(rule=rule):
+            return RemoveRule(rule=rule)
+        case RemoveRule(rule=rule):
+            return AddRule(rule=rule)
+        case AddAddress(gadget=gadget, ifindex=ifindex, interface=interface):
+            return RemoveAddress(gadget=gadget, ifindex=ifindex, interface=interface)
+        case RemoveAddress(gadget=gadget, ifindex=ifindex, interface=interface):
+            return AddAddress(gadget=gadget, ifindex=ifindex, interface=interface)
+        case SetLinkUp(gadget=gadget, ifindex=ifindex):
+            return SetLinkDown(gadget=gadget, ifindex=ifindex)
+        case SetLinkDown(gadget=gadget, ifindex=ifindex):
+            return SetLinkUp(gadget=gadget, ifindex=ifindex)
+        case _:
+            return None
 
 
 def _pause(undone: int) -> float:

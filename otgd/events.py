@@ -36,6 +36,7 @@ class Kind(Enum):
     UPLINK_LOST = ("231c55b8b28d42e7b251cadae72346f2", Priority.WARNING)
     STEP_APPLIED = ("2aac3d56cb37499f8a8db53ec3dc93b4", Priority.DEBUG)
     REPAIRED = ("74139388ed9a4a0da9b1db36f317045a", Priority.NOTICE)
+    CONTESTED = ("c4abe7a8d0b147a397eb75d683459827", Priority.WARNING)
     EVENTS_LOST = ("6a8d81d1bc154c78bfa59115fb37af1d", Priority.WARNING)
     PASS_CRASHED = ("fd0b5b5663994f5e93b1f36da2388447", Priority.ERR)
     STATE_NOT_WRITTEN = ("7c7559ae3b5141f4ac22648c73b1bf07", Priority.WARNING)
@@ -52,7 +53,8 @@ class Event:
     Attributes:
         message: the sentence for people.
         fields: journal fields (``INTERFACE``, ``OTGD_GADGET``, ``OTGD_MAC``, ``OTGD_PORT``,
-            ``OTGD_STATE``, ``OTGD_ACTION``, ``OTGD_REASON``); empty values are left out.
+            ``OTGD_STATE``, ``OTGD_ACTION``, ``OTGD_REASON``; ``OTGD_TRACEBACK`` with a defect);
+            empty values are left out.
     """
 
     kind: Kind

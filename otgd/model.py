@@ -456,11 +456,11 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """A step that is held back, because somebody keeps undoing it.
+    """A step that somebody keeps undoing.
 
     Attributes:
         undone: how often it was undone in a row.
-        wait_s: seconds until it is tried again.
+        wait_s: seconds until it is tried again, or until it counts as settled.
     """
 
     step: Action
@@ -476,7 +476,8 @@ class Report:
         applied: steps that worked, in order.
         failures: steps that did not.
         skipped: steps not tried, because one that they build on failed or is held.
-        held: steps held back for a while.
+        held: steps held back for a while, because somebody keeps undoing them.
+        contested: steps that are fought about: held, or in force again, but not for long enough.
         undone: steps that worked and yet are planned again: somebody took them back at once.
         fresh: steps that came up too late to be tried in this pass.
         remaining: the plan made after it all; empty steps mean converged.
@@ -488,6 +489,7 @@ class Report:
     failures: tuple[Failure, ...] = ()
     skipped: tuple[Action, ...] = ()
     held: tuple[Held, ...] = ()
+    contested: tuple[Held, ...] = ()
     undone: tuple[Action, ...] = ()
     fresh: tuple[Action, ...] = ()
     remaining: Plan = field(default_factory=Plan)

@@ -134,6 +134,7 @@ class Reconciler:
         observed = self.observe()
         plan = make_plan(desired, observed)
         self._forget_replugged(plan, outcome)
+        self._damper.missed(plan.steps, self._clock())
         fresh = plan.steps
         for _ in range(ROUNDS):
             if not fresh:
@@ -143,12 +144,15 @@ class Reconciler:
             plan = make_plan(desired, observed)
             self._forget_replugged(plan, outcome)
             fresh = tuple(step for step in plan.steps if step not in outcome.tried)
+        undone = tuple(s for s in plan.steps if s in outcome.tried and s in outcome.applied)
+        self._damper.missed(undone, self._clock(), at_once=True)
         return Report(
             applied=tuple(outcome.applied),
             failures=tuple(outcome.failures),
             skipped=tuple(outcome.skipped),
             held=tuple(outcome.held.values()),
-            undone=tuple(s for s in plan.steps if s in outcome.tried and s in outcome.applied),
+            contested=tuple(self._damper.contested(self._clock()).values()),
+            undone=undone,
             fresh=fresh,
             remaining=plan,
             observed=observed,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from otgd.describe import describe, slug
 from otgd.events import Event, Kind
-from otgd.model import Aspect, EnableForwarding, Masquerade, OpenPassage, gadget_of
+from otgd.model import Aspect, EnableForwarding, Masquerade, OpenPassage, SetLinkDown, gadget_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,7 +71,11 @@ class GadgetStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """Everything as it is, after a pass."""
+    """Everything as it is, after a pass.
+
+    Attributes:
+        fights: what somebody keeps undoing, beside what a gadget's reason tells.
+    """
 
     gadgets: tuple[GadgetStatus, ...] = ()
     unknown: tuple[UnknownLink, ...] = ()
@@ -79,6 +83,7 @@ class Status:
     uplink_fault: str = ""
     forwarding: bool = False
     backend: str = ""
+    fights: tuple[str, ...] = ()
 
     def gadget(self, name: str) -> GadgetStatus | None:
         """Find a gadget by its name."""
@@ -119,7 +124,21 @@ def make_status(desired: DesiredState, report: Report, *, backend: str) -> Statu
         uplink_fault=plan.uplink_fault,
         forwarding=observed.forwarding,
         backend=backend,
+        fights=tuple(sorted(_fights(desired, report))),
     )
+
+
+def _fights(desired: DesiredState, report: Report) -> Iterator[str]:
+    names = {link.ifindex: link.ifname for link in report.observed.links}
+    present = [spec for spec in desired.gadgets if spec.name in dict(report.remaining.bindings)]
+    for step in {contested.step for contested in report.contested}:
+        if any(_concerns(step, spec) for spec in present):
+            continue
+        match step:
+            case SetLinkDown(ifindex=ifindex):
+                yield f"set {names.get(ifindex, f'ifindex {ifindex}')} down"
+            case _:
+                yield describe(step)
 
 
 def _gadget(
@@ -164,11 +183,11 @@ def _trouble(spec: GadgetSpec, report: Report) -> str:
     for failure in report.failures:
         if _concerns(failure.step, spec):
             return f"{failure.reason}, retrying" if failure.transient else failure.reason
-    for held in report.held:
-        if _concerns(held.step, spec):
-            return f"{describe(held.step)}: somebody undid it {held.undone} times, waiting"
-    undone = next((step for step in report.undone if _concerns(step, spec)), None)
-    return f"{describe(undone)}: somebody undid it at once, retrying" if undone else ""
+    fought = {held.step for held in (*report.held, *report.contested)} | set(report.undone)
+    # The same object whichever of them is in force just now, and not how often: one fight is told
+    # once.
+    steps = sorted(describe(step) for step in fought if _concerns(step, spec))
+    return f"{steps[0]}: somebody keeps undoing it" if steps else ""
 
 
 def _concerns(step: Action, spec: GadgetSpec) -> bool:
@@ -202,6 +221,9 @@ def events_between(old: Status | None, new: Status, report: Report) -> Iterator[
     for link in new.unknown:
         if (link.ifindex, link.reason) not in known:
             yield _unknown_event(link)
+    for fight in new.fights:
+        if fight not in before.fights:
+            yield Event(kind=Kind.CONTESTED, message=f"{fight}: somebody keeps undoing it")
     yield from (_step_event(step) for step in report.applied)
 
 

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-from otgd.damper import FORGET_S, FREE, PATIENT_S, WEARY_AFTER, WEARY_S, Damper
-from otgd.model import EnableForwarding, SetLinkUp
+from otgd.damper import (
+    FORGET_S,
+    FREE,
+    PATIENT_S,
+    SETTLE_FACTOR,
+    SETTLE_S,
+    WEARY_AFTER,
+    WEARY_S,
+    Damper,
+)
+from otgd.model import AddRule, EnableForwarding, Quarantine, RemoveRule, SetLinkUp
 
 UP = SetLinkUp(gadget="ethusb1", ifindex=7)
 OTHER = SetLinkUp(gadget="ethusb2", ifindex=8)
@@ -90,3 +99,73 @@ def test_nothing_is_remembered_for_ever() -> None:
     damper.forget([], now + FORGET_S + 1)
 
     assert not damper._history  # noqa: SLF001 - memory is what this test is about
+
+
+def settled(damper: Damper, since: float) -> float:
+    """Return how long it takes from *since* until nothing is contested."""
+    return max((each.wait_s for each in damper.contested(since).values()), default=0.0)
+
+
+def test_a_few_accidents_are_no_fight() -> None:
+    damper = Damper()
+    now = fought(damper, FREE - 1)
+    damper.missed([UP], now)
+    damper.applied([UP], now)
+
+    assert damper.contested(now) == {}
+
+
+def test_a_fight_is_contested_without_a_break_until_it_is_over() -> None:
+    damper = Damper()
+    now = fought(damper, FREE)
+    for _ in range(30):
+        damper.missed([UP], now)
+        assert set(damper.contested(now)) == {UP}
+        damper.applied([UP], now)
+        assert set(damper.contested(now)) == {UP}
+        now += 0.8
+        assert set(damper.contested(now)) == {UP}
+
+    assert damper.contested(now + SETTLE_FACTOR * 0.8) == {}
+
+
+def test_a_fight_with_long_rounds_takes_longer_to_be_over() -> None:
+    damper = Damper()
+    now = 0.0
+    for _ in range(FREE + 1):
+        damper.applied([UP], now)
+        now += 10
+        damper.missed([UP], now)
+    damper.applied([UP], now)
+
+    assert settled(damper, now) == SETTLE_FACTOR * 10
+
+
+def test_what_is_undone_before_anybody_looks_is_contested_from_the_first_time() -> None:
+    damper = Damper()
+    damper.applied([UP], 1.0)
+    damper.missed([UP], 1.0, at_once=True)
+    damper.applied([UP], 1.02)
+
+    assert settled(damper, 1.02) == SETTLE_S
+
+
+def test_what_we_take_back_ourselves_was_not_undone() -> None:
+    damper = Damper()
+    rule = Quarantine(ifname="usb0")
+    for now in range(FREE * 3):
+        damper.applied([AddRule(rule=rule)], now)
+        damper.missed([RemoveRule(rule=rule)], now)
+        damper.applied([RemoveRule(rule=rule)], now)
+        damper.missed([AddRule(rule=rule)], now)
+
+    assert damper.hold([AddRule(rule=rule), RemoveRule(rule=rule)], FREE * 3) == {}
+    assert damper.contested(FREE * 3) == {}
+
+
+def test_contested_is_forgotten_in_the_end_also_where_nobody_wants_it_any_more() -> None:
+    damper = Damper()
+    now = fought(damper, FREE)
+    damper.missed([UP], now)
+
+    assert damper.contested(now + FORGET_S + 1) == {}

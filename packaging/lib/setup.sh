@@ -27,7 +27,7 @@ packages=(
 install_packages() {
     local package missing=()
     for package in "${packages[@]}"; do
-        dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed ||
+        [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] ||
             missing+=("$package")
     done
     ((${#missing[@]})) || return 0

@@ -54,7 +54,8 @@ END
 }
 
 zero_pings() { ip netns exec "zero$1" ping -n -q -c 2 -i 0.1 -W 1 "$2"; }
-has_address() { ip -4 -oneline address show dev "ethusb$1" | grep -qF "10.0.1$1.1/24"; }
+# No "grep -q" behind a pipe: it leaves early, and pipefail takes the writer's SIGPIPE for a failure.
+has_address() { [[ $(ip -4 -oneline address show dev "ethusb$1") == *" 10.0.1$1.1/24 "* ]]; }
 # otgd takes the packet filter that the host uses, here nftables; with the other one it is a chain.
 rules() {
     nft --terse list chain inet otgd nat 2>/dev/null || true
@@ -62,7 +63,7 @@ rules() {
     iptables-legacy-save -t nat 2>/dev/null | grep -F MASQUERADE || true
 }
 masqueraded() { rules | grep -F "10.0.1$1.0/24"; }
-told_absent() { otgctl status | grep -qE "ethusb$1.*absent"; }
+told_absent() { [[ $(otgctl status) =~ ethusb$1\ +absent ]]; }
 
 show_masquerades() {
     printf '%sThe masquerade rules in force:%s\n' "$faint" "$plain"

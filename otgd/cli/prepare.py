@@ -6,10 +6,10 @@ makes for it, and asks plugged guests over ssh.
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from ipaddress import IPv4Address
@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
+from otgd.cli.installation import GadgetName
 from otgd.cli.printing import print_json, print_table
 from otgd.guest import verify as guest_verify
 from otgd.guest import workbench
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from otgd.guest.tree import Card, Change
     from otgd.model import GadgetSpec
 
+SSH_CONNECT_S = 5
 SSH_TIMEOUT_S = 20
 EX_DIFFERS = 1
 
@@ -85,7 +87,7 @@ def _path(**kwargs: bool) -> click.Path:
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", type=GadgetName(), required=False)
 @click.option("--all", "everybody", is_flag=True, help="One image for each gadget, into --out.")
 @click.option("--boot", type=_path(file_okay=False, exists=True), help="Mounted boot partition.")
 @click.option("--root", type=_path(file_okay=False, exists=True), help="Mounted root partition.")
@@ -166,7 +168,7 @@ def prepare(
 
 
 @click.command()
-@click.argument("names", nargs=-1)
+@click.argument("names", type=GadgetName(), nargs=-1)
 @click.option("--user", help="Whom to log in as (default: what ssh's own config says).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
@@ -185,8 +187,8 @@ def verify(
     """
     specs = installation.config().desired.gadgets
     chosen = [_gadget(specs, name) for name in names] or list(specs)
-    with ThreadPoolExecutor(max_workers=min(16, len(chosen) or 1)) as pool:
-        verdicts = list(pool.map(lambda spec: _ask(spec, user), chosen))
+    asked = [(spec, _ask(spec, user)) for spec in chosen]
+    verdicts = [_hear(spec, ssh) for spec, ssh in asked]
     if as_json:
         print_json([_document(verdict) for verdict in verdicts])
     else:
@@ -386,29 +388,35 @@ class _Verdict:
         return not self.fault and all(finding.agrees for finding in self.findings)
 
 
-def _ask(spec: GadgetSpec, user: str | None) -> _Verdict:
+def _ask(spec: GadgetSpec, user: str | None) -> subprocess.Popen[str]:
+    """Start asking a guest; all are asked at once, so that silent ones cost their time together."""
     program = shutil.which("ssh")
     if program is None:
         raise CardError("run ssh: it is not installed; install the package openssh-client")
-    command = [program, "-o", "BatchMode=yes", "-o", "ConnectTimeout=5"]
+    command = [program, "-o", "BatchMode=yes", "-o", f"ConnectTimeout={SSH_CONNECT_S}"]
     # A guest's key belongs to its card: a swapped card must not pass for the former.
     command += ["-o", "StrictHostKeyChecking=accept-new"]
     command += ["-l", user] if user else []
+    return subprocess.Popen(  # noqa: S603 - no shell; the address comes from a checked config
+        [*command, str(spec.guest), f"sh -c {shlex.quote(guest_verify.QUESTIONS)}"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    )
+
+
+def _hear(spec: GadgetSpec, ssh: subprocess.Popen[str]) -> _Verdict:
     try:
-        done = subprocess.run(  # noqa: S603 - no shell; the address comes from a checked config
-            [*command, str(spec.guest), "sh -s"],
-            check=False,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            input=guest_verify.QUESTIONS,
-            timeout=SSH_TIMEOUT_S,
-        )
+        answers, complaint = ssh.communicate(timeout=SSH_TIMEOUT_S)
     except subprocess.TimeoutExpired:
+        ssh.kill()
+        ssh.communicate()
         return _Verdict(gadget=spec.name, fault=f"no answer from {spec.guest} in {SSH_TIMEOUT_S} s")
-    facts = guest_verify.read_answers(done.stdout)
+    facts = guest_verify.read_answers(answers)
     if facts is None:
-        reason = done.stderr.strip().splitlines()[-1:] or ["it answered nothing of use"]
+        reason = complaint.strip().splitlines()[-1:] or ["it answered nothing of use"]
         return _Verdict(gadget=spec.name, fault=f"ssh {spec.guest}: {reason[0]}")
     return _Verdict(gadget=spec.name, findings=guest_verify.compare(spec, facts))
 

@@ -12,7 +12,11 @@ from otgd.guest import yaml_block
 from otgd.guest.tree import CardError
 
 USER_MARK = "# added by otgctl prepare"
-_GADGET_MODE = re.compile(r"^(\s*enable_usb_gadget:\s*)(?:true|yes|on)\b", re.MULTILINE)
+_GADGET_MODE = re.compile(
+    r"^([^#\n]*\benable_usb_gadget\s*:\s*)(?:true|yes|on)\b", re.MULTILINE | re.IGNORECASE
+)
+_YAML_OTHER = re.compile(r"[\d.+-].*|on|off|yes|no|y|n|true|false|null", re.IGNORECASE)
+"""What YAML 1.1 would not read as a string."""
 _GROUPS = "users,adm,dialout,cdrom,audio,video,plugdev,games,input,netdev,gpio,i2c,spi,render,sudo"
 
 
@@ -102,7 +106,8 @@ def user_data(text: str, *, hostname: str | None, login: Login | None) -> str:
     name = "boot:/user-data"
     text = _GADGET_MODE.sub(r"\1false", text)
     if hostname:
-        text = yaml_block.put(text, ["hostname"], [f"hostname: {hostname}"], name=name)
+        scalar = f'"{hostname}"' if _YAML_OTHER.fullmatch(hostname) else hostname
+        text = yaml_block.put(text, ["hostname"], [f"hostname: {scalar}"], name=name)
     if login:
         if "users" in yaml_block.top_level(text) and f"{USER_MARK}\nusers:" not in text:
             raise CardError(

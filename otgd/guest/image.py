@@ -16,7 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Self
 
-from otgd.guest.tree import CardError, Change, Directory, Entry, File, Link, Place, Volume
+from otgd.guest.tree import (
+    CardError,
+    Change,
+    Directory,
+    Entry,
+    File,
+    Link,
+    Place,
+    Volume,
+    room_needed_bytes,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +42,8 @@ _EXT_MAGIC = 0xEF53
 _EXT_CLEAN = 0x1
 _EXT_RECOVER = 0x4
 """EXT4_VALID_FS and EXT4_FEATURE_INCOMPAT_RECOVER, fs/ext4/ext4.h."""
+_ABSENT = (b"File not found", b"is not a directory")
+"""et_list entries EXT2_ET_FILE_NOT_FOUND and EXT2_ET_NO_DIRECTORY, lib/ext2fs/ext2_err.et."""
 _PATH_SAFE = re.compile(r"[\w./ @:+-]*", re.ASCII)
 
 
@@ -120,6 +132,16 @@ def _check_clean(image: Path, layout: Layout) -> None:
         )
 
 
+def _free_bytes(image: Path, partition: Partition) -> int:
+    """Read the free blocks from the superblock: s_free_blocks_count_lo/_hi, s_log_block_size."""
+    with image.open("rb") as file:
+        file.seek(partition.offset_bytes + 1024)
+        block = file.read(1024)
+    (low,), (high,) = struct.unpack_from("<I", block, 0x0C), struct.unpack_from("<I", block, 0x158)
+    (log_size,) = struct.unpack_from("<I", block, 0x18)
+    return int(((high << 32) + low) * (1024 << log_size))
+
+
 class ImageCard:
     """Implements ``Card`` over an image file; a context manager.
 
@@ -155,6 +177,13 @@ class ImageCard:
 
     def apply(self, changes: Sequence[Change]) -> None:
         """Carry out all changes and read every one back."""
+        needed_bytes = room_needed_bytes(changes).get(Volume.ROOT, 0)
+        free_bytes = _free_bytes(self._image, self._layout.root)
+        if free_bytes < needed_bytes:
+            raise CardError(
+                f"write the root partition in {self._image}: {free_bytes} bytes are free and "
+                f"{needed_bytes} are needed; make room in it, or resize it first"
+            )
         for change in changes:
             _check_path(change.place)
             if change.place.volume is Volume.BOOT:
@@ -220,7 +249,7 @@ class ImageCard:
     def _ask(self, place: Place, request: str) -> bytes | None:
         done = self._run("debugfs", "-R", request, self._root)
         complaint = _complaint(done.stderr)
-        if b"File not found" in complaint or b"not found by ext2_lookup" in complaint:
+        if any(absence in complaint for absence in _ABSENT):
             return None
         if done.returncode != 0 or complaint:
             raise self._failed(f"read {place}", complaint)
@@ -249,10 +278,11 @@ class ImageCard:
                 return [*removal, f'symlink "{path}" "{target}"']
             case File(content=content, mode=mode, uid=uid, gid=gid):
                 removal = [f'rm "{path}"'] if change.before else []
-                # write takes a slash in the target's name literally: change directory first.
+                # write takes a slash in the target's name literally: change directory first;
+                # the dot makes cd follow a parent that is a link.
                 write = f'write {self._staged(content)} "{pure.name}"'
                 attributes = _attributes(path, 0o100000 | mode, uid, gid)
-                return [*removal, f'cd "{pure.parent}"', write, "cd /", *attributes]
+                return [*removal, f'cd "{pure.parent}/."', write, "cd /", *attributes]
 
     # --- tools
 

@@ -12,16 +12,23 @@ import stat
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from otgd.guest.tree import CardError, Change, Directory, Entry, File, Link, Place, Volume
+from otgd.guest.tree import (
+    CardError,
+    Change,
+    Directory,
+    Entry,
+    File,
+    Link,
+    Place,
+    Volume,
+    room_needed_bytes,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 _MAX_LINKS = 40
 """MAXSYMLINKS of the kernel's namei."""
-_BLOCK_BYTES = 4096
-_ROOM_SPARE_BYTES = 64 * 1024
-"""For directory blocks and the journal, beside the files themselves."""
 
 
 class MountedCard:
@@ -122,14 +129,7 @@ class MountedCard:
 
     def _check_room(self, changes: Iterable[Change]) -> None:
         """Refuse before the first write what cannot end well."""
-        needed: dict[Volume, int] = {}
-        for change in changes:
-            if isinstance(change.after, File):
-                blocks = -(-len(change.after.content) // _BLOCK_BYTES) + 1
-                needed[change.place.volume] = (
-                    needed.get(change.place.volume, _ROOM_SPARE_BYTES) + blocks * _BLOCK_BYTES
-                )
-        for volume, needed_bytes in needed.items():
+        for volume, needed_bytes in room_needed_bytes(changes).items():
             top = self._tops[volume]
             status = os.statvfs(top)
             if status.f_flag & os.ST_RDONLY:

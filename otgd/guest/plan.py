@@ -168,8 +168,9 @@ def _wanted(
 
 def _wanted_hostname(tree: Tree, hostname: str) -> Iterator[tuple[Place, Entry | None]]:
     old = tree.text(HOSTNAME).strip()
-    yield _text(tree, HOSTNAME, hostname + "\n" if old != hostname else tree.text(HOSTNAME))
+    # hosts first: were the power cut in between, the next run would still know the old name.
     yield _text(tree, HOSTS, identity.hosts(tree.text(HOSTS), old=old, new=hostname))
+    yield _text(tree, HOSTNAME, hostname + "\n" if old != hostname else tree.text(HOSTNAME))
     if tree.has(FIRSTRUN):
         yield _text(tree, FIRSTRUN, identity.firstrun(tree.text(FIRSTRUN), hostname))
     if tree.has(CUSTOM_TOML):

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 
+_BLOCK_BYTES = 4096
+_ROOM_SPARE_BYTES = 64 * 1024
+"""For directory blocks and the journal, beside the files themselves."""
+
+
 class CardError(PermanentError):
     """The card cannot be read, prepared or restored; the sentence names the file and the cure."""
 
@@ -105,6 +110,17 @@ class Change:
     place: Place
     before: Entry | None
     after: Entry | None
+
+
+def room_needed_bytes(changes: Iterable[Change]) -> dict[Volume, int]:
+    """Return how much room each volume must have for old and new files side by side."""
+    needed: dict[Volume, int] = {}
+    for change in changes:
+        if isinstance(change.after, File):
+            blocks = -(-len(change.after.content) // _BLOCK_BYTES) + 1
+            spare = needed.get(change.place.volume, _ROOM_SPARE_BYTES)
+            needed[change.place.volume] = spare + blocks * _BLOCK_BYTES
+    return needed
 
 
 class Tree:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from otgd.guest.plan import diff
-from otgd.guest.tree import File, root
+from otgd.guest.tree import Entry, File, Place, root
 from otgd.guest.undo import MANIFEST
 from tests.unit.guest.cards import (
     GOLDEN,
     RELEASES,
     WORKER2,
+    MemoryCard,
     golden_card,
     golden_entries,
     prepare,
@@ -83,6 +84,5 @@ def test_profile_is_for_root_alone(release: str) -> None:
     assert (entry.mode, entry.uid, entry.gid) == (0o600, 0, 0)
 
 
-def _without_manifest(card: object) -> dict[object, object]:
-    entries = getattr(card, "entries", {})
-    return {place: entry for place, entry in entries.items() if place != MANIFEST}
+def _without_manifest(card: MemoryCard) -> dict[Place, Entry]:
+    return {place: entry for place, entry in card.entries.items() if place != MANIFEST}

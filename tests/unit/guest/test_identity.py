@@ -76,6 +76,28 @@ def test_user_data_without_its_first_line_gets_it() -> None:
     assert identity.user_data("", hostname="w", login=None) == "#cloud-config\nhostname: w\n"
 
 
+@pytest.mark.parametrize("hostname", ["7", "off", "1e3"])
+def test_hostname_that_yaml_would_take_for_something_else_is_quoted(hostname: str) -> None:
+    assert identity.user_data("", hostname=hostname, login=None).endswith(
+        f'hostname: "{hostname}"\n'
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("rpi:\n  enable_usb_gadget: true # on\n", "rpi:\n  enable_usb_gadget: false # on\n"),
+        ("rpi: {enable_usb_gadget: True}\n", "rpi: {enable_usb_gadget: false}\n"),
+        ("#  enable_usb_gadget: true\n", "#  enable_usb_gadget: true\n"),
+    ],
+    ids=["block", "flow", "comment"],
+)
+def test_cloud_init_does_not_switch_rpi_usb_gadget_on(before: str, after: str) -> None:
+    head = "#cloud-config\n"
+
+    assert identity.user_data(head + before, hostname=None, login=None) == head + after
+
+
 def test_damaged_passwd_lines_are_no_accounts() -> None:
     text = "root:x:0:0:root:/root:/bin/sh\nbroken\npi:x:1000:1000::/home/pi:/bin/sh\n::x:y:::\n"
 

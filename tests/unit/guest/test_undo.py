@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from otgd.guest.tree import CardError, File, boot, root
+from otgd.guest.tree import CardError, File, Place, boot, root
 from otgd.guest.undo import MANIFEST
 from tests.unit.guest.cards import MemoryCard, golden_card, prepare, undo
 
@@ -15,15 +15,15 @@ CONFIG = boot("config.txt")
 HOSTNAME = root("etc/hostname")
 
 
-def rewrite(card: MemoryCard, place: object, old: str, new: str) -> None:
-    entry = card.read(place)  # type: ignore[arg-type]
+def rewrite(card: MemoryCard, place: Place, old: str, new: str) -> None:
+    entry = card.read(place)
     assert isinstance(entry, File)
     assert old in entry.text
-    card.entries[place] = entry.with_text(entry.text.replace(old, new))  # type: ignore[index]
+    card.entries[place] = entry.with_text(entry.text.replace(old, new))
 
 
-def text(card: MemoryCard, place: object) -> str:
-    entry = card.read(place)  # type: ignore[arg-type]
+def text(card: MemoryCard, place: Place) -> str:
+    entry = card.read(place)
     assert isinstance(entry, File)
     return entry.text
 

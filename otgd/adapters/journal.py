@@ -1,13 +1,14 @@
-"""Where events are told: the journal with its fields (systemd-python), else stderr in one line.
+"""Where events are told: the journal with its fields, else stderr in one line.
 
 One of the adapters. Neither ever waits or raises: a stalled journald must not stop the network.
 """
 
 from __future__ import annotations
 
+import errno
 import os
-import select
 import socket
+import struct
 import sys
 from collections import deque
 from typing import TYPE_CHECKING, TextIO
@@ -36,67 +37,58 @@ def stderr_is_journal(environ: Mapping[str, str] = os.environ) -> bool:
     device, _, inode = environ.get("JOURNAL_STREAM", "").partition(":")
     try:
         stat = os.fstat(sys.stderr.fileno())
-    except (OSError, ValueError):
+    except (AttributeError, OSError, ValueError):  # closed, or none at all
         return False
     return (device, inode) == (str(stat.st_dev), str(stat.st_ino))
 
 
 class JournalLog:
-    """The journal; implements ``EventLogPort``.
+    """The journal, in its native protocol (systemd.io/JOURNAL_NATIVE_PROTOCOL), field by field.
 
-    sd_journal_sendv(3) blocks, with the interpreter's lock held, when journald's queue is full.
-    A socket of our own, connected to the same address, tells by POLLOUT whether it is; until it
-    is not, events wait here.
+    sd_journal_sendv(3), and so systemd-python, waits when journald's queue is full, with the
+    interpreter's lock held. This socket never waits: what is not taken now stays here, in order.
+    Each message names the address anew, so a journald that was restarted is found again.
     """
 
     def __init__(self, *, level: str = "info", path: str = JOURNAL_SOCKET) -> None:
         self.level = level
         self._path = path
-        self._backlog: deque[list[str]] = deque(maxlen=BACKLOG)
+        self._backlog: deque[bytes] = deque()
         self._dropped = 0
-        self._probe: socket.socket | None = None
+        self._socket = socket.socket(
+            socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        )
 
     def write(self, event: Event) -> None:
         """Tell one event, and before it those that had to wait."""
         if event.kind.priority > LEVELS[self.level]:
             return
         if len(self._backlog) == BACKLOG:
+            self._backlog.popleft()
             self._dropped += 1
-        self._backlog.append(_fields(event))
+        fields = {"MESSAGE_ID": event.kind.message_id, **event.fields}
+        self._backlog.append(_encode(event.message, event.kind.priority, fields))
         self.flush()
 
     def flush(self) -> None:
-        """Hand over what waits, as far as journald takes it."""
-        from systemd import journal
-
-        while self._backlog and self._ready():
-            journal.sendv(*self._backlog.popleft())
-        if self._dropped and not self._backlog and self._ready():
-            journal.sendv(f"MESSAGE={self._dropped} events lost while journald did not read")
+        """Hand over what waits, as far as journald takes it; first say what was lost before it."""
+        if self._dropped and self._send(_lost(self._dropped)):
             self._dropped = 0
+        while self._backlog and not self._dropped and self._send(self._backlog[0]):
+            self._backlog.popleft()
 
-    def _ready(self) -> bool:
+    def close(self) -> None:
+        """Give the descriptor back."""
+        self._socket.close()
+
+    def _send(self, message: bytes) -> bool:
+        """Tell whether the message is dealt with; if not, it is worth another try later."""
         try:
-            if self._probe is None:
-                probe = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-                probe.connect(self._path)
-                self._probe = probe
-            poller = select.poll()
-            poller.register(self._probe, select.POLLOUT)
-            ready = poller.poll(0)
-        except OSError:
-            self._forget_probe()
-            return False
-        if any(flags & (select.POLLERR | select.POLLHUP) for _, flags in ready):
-            # journald was restarted; its new socket has the same address.
-            self._forget_probe()
-            return False
-        return bool(ready)
-
-    def _forget_probe(self) -> None:
-        if self._probe is not None:
-            self._probe.close()
-            self._probe = None
+            self._socket.sendto(message, self._path)
+        except OSError as err:
+            # One that is too long for a datagram will be so for ever.
+            return err.errno == errno.EMSGSIZE
+        return True
 
 
 class StderrLog:
@@ -122,12 +114,22 @@ class StderrLog:
         """Nothing ever waits here."""
 
 
-def _fields(event: Event) -> list[str]:
+def _lost(count: int) -> bytes:
+    return _encode(f"{count} events lost while journald did not read", Priority.WARNING, {})
+
+
+def _encode(text: str, priority: Priority, more: Mapping[str, str]) -> bytes:
     fields = {
-        "MESSAGE": event.message,
-        "MESSAGE_ID": event.kind.message_id,
-        "PRIORITY": str(int(event.kind.priority)),
+        "MESSAGE": text,
+        "PRIORITY": str(int(priority)),
         "SYSLOG_IDENTIFIER": "otgd",
-        **{key: value for key, value in event.fields.items() if value},
+        **{key: value for key, value in more.items() if value},
     }
-    return [f"{key}={value}" for key, value in fields.items()]
+    return b"".join(_field(key, value) for key, value in fields.items())
+
+
+def _field(key: str, value: str) -> bytes:
+    content = value.encode(errors="backslashreplace")
+    if b"\n" not in content:
+        return b"%s=%s\n" % (key.encode(), content)
+    return b"%s\n%s%s\n" % (key.encode(), struct.pack("<Q", len(content)), content)

@@ -12,20 +12,21 @@ import selectors
 import signal
 import time
 import traceback
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from otgd import __version__
-from otgd.errors import ConfigError, OtgdError
+from otgd.errors import ConfigError, OtgdError, TransientError
 from otgd.events import Event, Kind
-from otgd.model import DesiredState, OnStop
+from otgd.model import AddRule, DesiredState, OnStop
 from otgd.reconciler import Reconciler
 from otgd.status import Status, events_between, make_status, to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from otgd.model import Config, Report
     from otgd.ports import (
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
 
 RETRY_FIRST_S = 0.02
 RETRY_LAST_S = 30.0
+RELEASE_PATIENCE_S = 5.0
+"""How long a release at stop goes on trying; systemd's TimeoutStopSec is 90 s."""
+
 SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
 
 
@@ -116,13 +120,24 @@ class _Timers:
 
 @dataclass(slots=True)
 class _Told:
-    """What the outside was told last; only a change is told again."""
+    """What the outside was told last; only a change is told again.
+
+    Attributes:
+        facts: what state.json holds.
+        failures: what it holds as those of the last pass.
+        pass_fault: why the last pass did not come to its end; empty when it did.
+        crash: the fault told last, until a pass comes to its end.
+    """
 
     status: Status | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
     summary: str = ""
     config_fault: str = ""
     pass_fault: str = ""
+    crash: str = ""
     state_fault: str = ""
+    release_fault: str = ""
     since: dict[str, str] = field(default_factory=dict)
 
 
@@ -160,6 +175,8 @@ class Daemon:
         self._selector = selectors.DefaultSelector()
         self._watched: dict[int, TriggerPort] = {}
         self._overflows = 0
+        self._former: dict[str, FirewallPort] = {}
+        self._rules_hold = False
         self._stopping = False
         self._reload_asked = False
 
@@ -169,17 +186,18 @@ class Daemon:
         Raises:
             OtgdError: the kernel's events cannot be subscribed to at start.
         """
-        with _SignalPipe() as signals:
+        with _SignalPipe() as signals, self._selector:
             self._selector.register(signals, selectors.EVENT_READ)
-            self._open(self._config)
+            self._open(self._connect(self._config))
             self._pass()
             # systemd may stop waiting for us only once the first pass is done.
-            self._service.notify("READY=1", f"STATUS={self._summary()}")
+            self._tell_summary("READY=1")
             firewall = f"{self._world.firewall.name}, since {self._world.backend_reason}"
             text = f"ready: {self._summary()}; firewall {firewall}"
             self._log.write(Event(kind=Kind.SERVICE_READY, message=text))
-            for firewall_before in self._world.leftovers():
-                self._release_rules(firewall_before)
+            with self._surviving():
+                self._former = {each.name: each for each in self._world.leftovers()}
+                self._release_former()
             while not self._stopping:
                 self._turn(signals)
             return self._stop()
@@ -199,39 +217,66 @@ class Daemon:
             self._reload_asked = False
             self._reload()
             return
-        now = self._clock()
-        woken = [self._watched[key.fd].drain() for key, _ in ready if key.fd in self._watched]
-        self._watch()
-        if any(woken) or now >= min(self._timers.resync, self._timers.retry):
+        if self._woken(ready) or self._clock() >= min(self._timers.resync, self._timers.retry):
             self._pass()
-        if now >= self._timers.watchdog:
+        if self._clock() >= self._timers.watchdog:
             self._keep_alive()
+        self._log.flush()
+
+    def _woken(self, ready: list[tuple[selectors.SelectorKey, int]]) -> bool:
+        """Tell whether one of the triggers that are *ready* has something to say to us."""
+        events = 0
+        for key, _ in ready:
+            if key.fd in self._watched:
+                with self._surviving():
+                    events += self._watched[key.fd].drain()
+        self._watch()
+        return events > 0
 
     def _pass(self) -> None:
-        """Look and act once; whatever happens in there, the service goes on."""
-        try:
+        """Look and act once."""
+        self._rules_hold = False
+        with self._surviving():
             report = self._reconciler.run_pass(self._config.desired)
-        except OtgdError as err:
-            self._pass_failed(f"cannot look at the network: {err}")
-        except Exception as err:  # noqa: BLE001 - the pass boundary: log, back off, stay
-            self._pass_failed(f"a defect of otgd, please report it: {_place(err)}")
-        else:
-            self._told.pass_fault = ""
+            recovered, self._told.pass_fault = bool(self._told.pass_fault), ""
+            self._rules_hold = _rules_hold(report)
             self._schedule(report)
             self._tell(report)
+            self._release_former()
+            self._told.crash = ""
+            if recovered and self._service.watchdog_s:
+                self._keep_alive()  # the last one may have been left out
         self._timers.resync = self._clock() + self._config.settings.resync_s
         self._watch()
 
-    def _pass_failed(self, fault: str) -> None:
-        if fault != self._told.pass_fault:
-            self._told.pass_fault = fault
-            self._log.write(Event(kind=Kind.PASS_CRASHED, message=fault))
-            self._service.notify(f"STATUS={fault}")
+    @contextmanager
+    def _surviving(self) -> Iterator[None]:
+        """Tell a failure once and try again later; whatever happens inside, the service goes on."""
+        try:
+            yield
+        except OtgdError as err:
+            self._fail(f"cannot look at the network: {err}")
+        except Exception as err:  # noqa: BLE001 - the pass boundary: log, back off, stay
+            trace = {"OTGD_TRACEBACK": "".join(traceback.format_exception(err))}
+            self._fail(f"a defect of otgd, please report it: {_place(err)}", trace)
+
+    def _fail(self, fault: str, fields: dict[str, str] | None = None) -> None:
+        told = self._told
+        told.pass_fault = fault
         self._timers.retry = self._clock() + self._backoff.next()
+        if fault == told.crash:
+            return
+        told.crash = fault
+        self._log.write(Event(kind=Kind.PASS_CRASHED, message=fault, fields=fields or {}))
+        self._tell_summary()
+        if told.facts:
+            told.failures = [fault]
+            last_pass = {**told.facts["last_pass"], "failures": told.failures}
+            self._write_state({**told.facts, "last_pass": last_pass})
 
     def _schedule(self, report: Report) -> None:
         """Set the timer for what this pass could not do."""
-        waits = [held.wait_s for held in report.held]
+        waits = [held.wait_s for held in (*report.held, *report.contested)]
         if report.fresh:
             waits.append(0.0)  # links came faster than one pass could serve them
         elif report.needs_retry or report.undone:
@@ -242,21 +287,20 @@ class Daemon:
 
     def _keep_alive(self) -> None:
         """Tell the watchdog that passes still come to their end."""
-        self._log.flush()
         if not self._told.pass_fault:
             self._service.notify("WATCHDOG=1")
         self._timers.watchdog = self._clock() + (self._service.watchdog_s or math.inf) / 2
 
     # --- opening, reloading, stopping ------------------------------------------------------------
 
-    def _open(self, config: Config) -> None:
-        """Connect to the kernel: first subscribe to its events, then look."""
-        self._world = self._connect(config)
+    def _open(self, world: World) -> None:
+        """Work on *world* from now on; its events are subscribed to before it is looked at."""
+        self._world = world
         self._reconciler = Reconciler(
-            links=self._world.links,
-            firewall=self._world.firewall,
-            forwarding=self._world.forwarding,
-            passage=self._world.passage,
+            links=world.links,
+            firewall=world.firewall,
+            forwarding=world.forwarding,
+            passage=world.passage,
             before_look=self._drain,
             clock=self._clock,
         )
@@ -269,57 +313,98 @@ class Daemon:
         self._service.notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
             config = self._load()
+            self._adopt(config)
         except ConfigError as err:
-            self._told.config_fault = str(err.problems[0])
-            for problem in err.problems:
-                text = f"config refused, the old one stays in force: {problem}"
-                fields = {"OTGD_REASON": str(problem)}
-                self._log.write(Event(kind=Kind.CONFIG_REJECTED, message=text, fields=fields))
+            self._refuse([str(problem) for problem in err.problems])
+        except OtgdError as err:
+            self._refuse([str(err)])
+        except Exception as err:  # noqa: BLE001 - a file must not end the service
+            self._refuse([f"a defect of otgd, please report it: {_place(err)}"])
         else:
             self._told.config_fault = ""
-            self._adopt(config)
             count = len(config.desired.gadgets)
             text = f"config reloaded, {count} gadget{'' if count == 1 else 's'}"
             self._log.write(Event(kind=Kind.CONFIG_RELOADED, message=text))
-        self._told.summary = self._summary()
-        self._service.notify("READY=1", f"STATUS={self._told.summary}")
+        self._tell_summary("READY=1")
+
+    def _refuse(self, problems: list[str]) -> None:
+        self._told.config_fault = problems[0]
+        for problem in problems:
+            text = f"config refused, the old one stays in force: {problem}"
+            event = Event(kind=Kind.CONFIG_REJECTED, message=text, fields={"OTGD_REASON": problem})
+            self._log.write(event)
 
     def _adopt(self, config: Config) -> None:
-        old_world, old_settings = self._world, self._config.settings
+        """Bring *config* into force.
+
+        Raises:
+            OtgdError: the adapters that it asks for cannot be had; the old ones stay in use.
+        """
+        old = self._world
+        new = old if config.settings == self._config.settings else self._connect(config)
         self._config = config
         self._log.level = config.settings.log_level
-        if config.settings == old_settings:
-            self._pass()
-            return
-        for trigger in old_world.triggers:
-            self._unwatch(trigger)
-        self._open(config)
+        if new is not old:
+            # Only when the new backend's rules are in force, so that there is no gap.
+            self._former[old.firewall.name] = old.firewall
+            self._former.pop(new.firewall.name, None)
+            self._open(new)
         self._pass()
-        if self._world.firewall.name != old_world.firewall.name:
-            # Only now, when the new backend's rules are in force, so that there is no gap.
-            self._release_rules(old_world.firewall)
-        old_world.close()
+        if new is not old:
+            old.close()
 
-    def _release_rules(self, firewall: FirewallPort) -> None:
-        try:
-            firewall.apply(remove=firewall.observe(), add=())
-        except OtgdError as err:
-            text = f"rules of the {firewall.name} backend stay: {err}"
-            self._log.write(Event(kind=Kind.PASS_CRASHED, message=text))
+    def _release_former(self) -> None:
+        """Take our rules out of packet filters that are no longer in use, now or later."""
+        if not self._rules_hold:
+            return
+        for name, firewall in list(self._former.items()):
+            try:
+                firewall.apply(remove=firewall.observe(), add=())
+            except OtgdError as err:
+                retry = self._clock() + self._backoff.next()
+                self._timers.retry = min(self._timers.retry, retry)
+                self._tell_release_fault(f"remove the rules of the {name} backend: {err}")
+            else:
+                del self._former[name]
+                self._told.release_fault = ""
+
+    def _tell_release_fault(self, fault: str) -> None:
+        if fault != self._told.release_fault:
+            self._told.release_fault = fault
+            self._log.write(Event(kind=Kind.PASS_CRASHED, message=fault))
 
     def _stop(self) -> int:
         """Leave: by default the network stays as it is, so that a restart drops no connection."""
         self._service.notify("STOPPING=1", "STATUS=stopping")
         if self._config.settings.on_stop is OnStop.RELEASE:
-            try:
-                self._reconciler.run_pass(DesiredState(drivers=self._config.desired.drivers))
-            except OtgdError as err:
-                text = f"the network could not be released: {err}"
-                self._log.write(Event(kind=Kind.PASS_CRASHED, message=text))
+            self._release()
         self._state.remove()
         self._log.write(Event(kind=Kind.SERVICE_STOPPING, message="stopped"))
         self._world.close()
         return 0
+
+    def _release(self) -> None:
+        """Take back all that is ours; a lock that somebody holds is waited for, but not long."""
+        nothing = DesiredState(drivers=self._config.desired.drivers)
+        patience = self._clock() + RELEASE_PATIENCE_S
+        self._backoff.reset()
+        while True:
+            try:
+                report = self._reconciler.run_pass(nothing)
+                faults = [failure.reason for failure in report.failures]
+                again = report.needs_retry
+            except OtgdError as err:
+                faults, again = [str(err)], isinstance(err, TransientError)
+            except Exception as err:  # noqa: BLE001 - as in a pass
+                faults, again = [_place(err)], False
+            if not again or self._clock() > patience:
+                break
+            time.sleep(self._backoff.next())  # nothing else is left to wait for
+        self._rules_hold = True
+        self._release_former()
+        for fault in faults:
+            text = f"the network is not released: {fault}"
+            self._log.write(Event(kind=Kind.PASS_CRASHED, message=text))
 
     # --- triggers --------------------------------------------------------------------------------
 
@@ -331,23 +416,18 @@ class Daemon:
     def _watch(self) -> None:
         """Wait on the triggers' descriptors, which an overflow may have changed."""
         current = {trigger.fileno(): trigger for trigger in self._world.triggers}
-        if current != self._watched:
+        overflows = sum(trigger.overflows for trigger in self._world.triggers)
+        # A new descriptor may have the number of the one before, which epoll forgot as it closed.
+        if current != self._watched or overflows != self._overflows:
             for descriptor in self._watched:
                 self._selector.unregister(descriptor)
             for descriptor in current:
                 self._selector.register(descriptor, selectors.EVENT_READ)
             self._watched = current
-        overflows = sum(trigger.overflows for trigger in self._world.triggers)
         if overflows > self._overflows:
             text = "more events than the kernel could queue; everything was looked at instead"
             self._log.write(Event(kind=Kind.EVENTS_LOST, message=text))
         self._overflows = overflows
-
-    def _unwatch(self, trigger: TriggerPort) -> None:
-        descriptor = next((d for d, t in self._watched.items() if t is trigger), None)
-        if descriptor is not None:
-            self._selector.unregister(descriptor)
-            del self._watched[descriptor]
 
     # --- telling ---------------------------------------------------------------------------------
 
@@ -356,30 +436,31 @@ class Daemon:
         told = self._told
         status = make_status(self._config.desired, report, backend=self._world.firewall.name)
         events = list(events_between(told.status, status, report))
+        failures = [failure.reason for failure in report.failures]
         self._note_times(status)
-        if status != told.status or report.applied or report.failures or told.state_fault:
-            told.status = status
-            self._write_state(status, report)
+        news = status != told.status or bool(report.applied) or failures != told.failures
+        if news or told.state_fault:
+            own = {"otgd_version": __version__, "pid": os.getpid()}
+            self._write_state({**own, **to_json(status, report, since=told.since)})
+            told.status, told.failures = status, failures
         for event in events:
             self._log.write(event)
-        summary = self._summary()
-        if summary != told.summary:
-            told.summary = summary
-            self._service.notify(f"STATUS={summary}")
+        self._tell_summary()
 
     def _note_times(self, status: Status) -> None:
         """Remember since when each gadget is in its state."""
         old = self._told.status
         now = datetime.now(tz=UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        since = {}
         for gadget in status.gadgets:
             was = old.gadget(gadget.name) if old else None
-            if was is None or was.state is not gadget.state or was.ifindex != gadget.ifindex:
-                self._told.since[gadget.name] = now
+            same = was and was.state is gadget.state and was.ifindex == gadget.ifindex
+            since[gadget.name] = self._told.since[gadget.name] if same else now
+        self._told.since = since
 
-    def _write_state(self, status: Status, report: Report) -> None:
-        facts = {"otgd_version": __version__, "pid": os.getpid()}
+    def _write_state(self, facts: dict[str, Any]) -> None:
         try:
-            self._state.write({**facts, **to_json(status, report, since=self._told.since)})
+            self._state.write(facts)
         except OtgdError as err:
             if str(err) != self._told.state_fault:
                 self._told.state_fault = str(err)
@@ -387,10 +468,18 @@ class Daemon:
                 self._log.write(Event(kind=Kind.STATE_NOT_WRITTEN, message=text))
         else:
             self._told.state_fault = ""
+            self._told.facts = facts
+
+    def _tell_summary(self, *assignments: str) -> None:
+        """Tell the service manager *assignments*, and how things are if that has changed."""
+        summary = self._summary()
+        if assignments or summary != self._told.summary:
+            self._told.summary = summary
+            self._service.notify(*assignments, f"STATUS={summary}")
 
     def _summary(self) -> str:
         told = self._told
-        summary = told.status.summary if told.status else told.pass_fault
+        summary = told.pass_fault or (told.status.summary if told.status else "")
         if told.config_fault:
             return f"config refused, the old one is in force ({told.config_fault}); {summary}"
         return summary
@@ -421,6 +510,12 @@ class _SignalPipe:
             return os.read(self._reader, 64)
         except BlockingIOError:
             return b""
+
+
+def _rules_hold(report: Report) -> bool:
+    """Tell whether every rule that is wanted is in force."""
+    missing = any(isinstance(step, AddRule) for step in report.remaining.steps)
+    return not missing and not report.observed.firewall_fault
 
 
 def _place(err: Exception) -> str:

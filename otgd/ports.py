@@ -24,8 +24,8 @@ class LinkPort(Protocol):
     Adding what exists and removing what is gone are successes.
     """
 
-    def observe_links(self) -> tuple[ObservedLink, ...]:
-        """Return every link with its IPv4 addresses, by ifindex."""
+    def observe_links(self, ifindexes: Collection[int] | None = None) -> tuple[ObservedLink, ...]:
+        """Return links with their IPv4 addresses, by ifindex: all, or those that are named."""
         ...
 
     def observe_routes(self) -> tuple[ObservedRoute, ...]:

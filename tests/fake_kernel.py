@@ -9,9 +9,13 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import IPv4Interface, IPv4Network
 from itertools import count
+from typing import TYPE_CHECKING
 
 from otgd.errors import OtgdError, PermanentError
 from otgd.model import ObservedAddress, ObservedLink, ObservedRoute
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 NAME_BYTES = 15
 
@@ -64,9 +68,10 @@ class FakeKernel:
 
     # --- ports -----------------------------------------------------------------------------------
 
-    def observe_links(self) -> tuple[ObservedLink, ...]:
+    def observe_links(self, ifindexes: Collection[int] | None = None) -> tuple[ObservedLink, ...]:
         self._call("observe_links")
-        return tuple(self.links[ifindex] for ifindex in sorted(self.links))
+        named = self.links if ifindexes is None else self.links.keys() & set(ifindexes)
+        return tuple(self.links[ifindex] for ifindex in sorted(named))
 
     def observe_routes(self) -> tuple[ObservedRoute, ...]:
         self._call("observe_routes")

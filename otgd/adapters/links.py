@@ -1,29 +1,35 @@
-"""Links, addresses and routes over rtnetlink (pyroute2).
+"""Links, addresses and routes over rtnetlink (pyroute2's codec, see ``otgd.rtnetlink``).
 
-One of the adapters; knows pyroute2, the model and the errors. Runs with pyroute2 0.7 and 0.9. Not
-for use inside a running asyncio loop: 0.9 runs one of its own beneath each call.
+One of the adapters; knows rtnetlink, sysfs, the model and the errors.
 """
 
 from __future__ import annotations
 
 import errno
-import os
+import struct
 from collections import defaultdict
 from contextlib import contextmanager
 from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
-from socket import AF_INET
+from socket import AF_INET, AF_UNSPEC
 from typing import TYPE_CHECKING, Any
-
-from pyroute2.iproute import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 
 from otgd.errors import OtgdError, PermanentError, TransientError
 from otgd.model import MAIN_TABLE, ObservedAddress, ObservedLink, ObservedRoute
+from otgd.rtnetlink import (
+    RTM_DELADDR,
+    RTM_DELLINKPROP,
+    RTM_GETADDR,
+    RTM_GETLINK,
+    RTM_GETROUTE,
+    RTM_NEWADDR,
+    RTM_NEWLINK,
+    Request,
+    Rtnetlink,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
 OWNER = 0x6F
 """Our value of ``IFA_PROTO`` (kernel 5.18, include/uapi/linux/if_addr.h): who made an address.
@@ -34,16 +40,10 @@ OWNER = 0x6F
 IFF_UP = 0x1
 IFF_LOWER_UP = 0x10000
 RTN_UNICAST = 1
+RTEXT_FILTER_SKIP_STATS = 8
 NET_ADDR_RANDOM = "1"
-DUMP_TRIES = 5
-
-if all(name != "IFA_PROTO" for name, _ in ifaddrmsg.nla_map):
-    # pyroute2 0.7 does not know the attributes that came after IFA_FLAGS; the place is the number.
-    ifaddrmsg.nla_map += (
-        ("IFA_RT_PRIORITY", "uint32"),
-        ("IFA_TARGET_NETNSID", "hex"),
-        ("IFA_PROTO", "uint8"),
-    )[len(ifaddrmsg.nla_map) - 9 :]
+_NEXT_HOP = struct.Struct("=HBBi")
+"""Include/uapi/linux: if.h, rtnetlink.h; struct rtnexthop."""
 
 _CAUSES: dict[int, tuple[type[OtgdError], str]] = {
     errno.EPERM: (PermanentError, "not permitted; otgd needs CAP_NET_ADMIN"),
@@ -76,7 +76,8 @@ class NetlinkLinks:
         self._udev = udev
         self._sysfs = sysfs
         self._udev_data = udev_data
-        self._netlink = IPRoute()
+        with _translated():
+            self._netlink = Rtnetlink()
 
     def close(self) -> None:
         """Give the socket back."""
@@ -84,42 +85,52 @@ class NetlinkLinks:
 
     # --- look ------------------------------------------------------------------------------------
 
-    def observe_links(self) -> tuple[ObservedLink, ...]:
-        """Return every link with its IPv4 addresses, by ifindex."""
+    def observe_links(self, ifindexes: Collection[int] | None = None) -> tuple[ObservedLink, ...]:
+        """Return links with their IPv4 addresses, by ifindex: all, or those that are named.
+
+        A named link that is gone is left out.
+        """
+        with _translated():
+            if ifindexes is not None:
+                found = (self._one(ifindex) for ifindex in sorted(ifindexes))
+                return tuple(link for link in found if link is not None)
+            addresses = self._addresses(0)
+            messages = self._netlink.dump(_links_request(0))
+            messages.sort(key=lambda message: int(message["index"]))
+            return tuple(self._link(m, tuple(addresses[m["index"]])) for m in messages)
+
+    def _one(self, ifindex: int) -> ObservedLink | None:
+        message = self._netlink.ask(_links_request(ifindex))
+        if message is None:
+            return None
+        return self._link(message, tuple(self._addresses(ifindex)[ifindex]))
+
+    def _addresses(self, ifindex: int) -> dict[int, list[ObservedAddress]]:
+        """Return addresses by ifindex, of one link or (0) of all."""
         addresses = defaultdict(list)
-        for message in self._dump("get_addr", family=AF_INET):
+        request = Request(kind=RTM_GETADDR, fields={"family": AF_INET, "index": ifindex})
+        for message in self._netlink.dump(request):
             local = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
             interface = IPv4Interface((local, message["prefixlen"]))
             owned = message.get_attr("IFA_PROTO") == OWNER
             addresses[message["index"]].append(ObservedAddress(interface=interface, owned=owned))
-        return tuple(
-            self._link(message, tuple(addresses[message["index"]]))
-            for message in sorted(self._dump("get_links"), key=lambda message: message["index"])
-        )
+        return addresses
 
     def observe_routes(self) -> tuple[ObservedRoute, ...]:
         """Return the unicast IPv4 routes of the main table, a multipath one once per hop."""
+        fields = {"family": AF_INET, "table": MAIN_TABLE}
+        with _translated():
+            messages = self._netlink.dump(Request(kind=RTM_GETROUTE, fields=fields))
         return tuple(
             ObservedRoute(
                 destination=IPv4Network((message.get_attr("RTA_DST") or 0, message["dst_len"])),
                 ifindex=ifindex,
                 metric=message.get_attr("RTA_PRIORITY") or 0,
             )
-            for message in self._dump("get_routes", family=AF_INET, table=MAIN_TABLE)
+            for message in messages
             if message["type"] == RTN_UNICAST and message.get_attr("RTA_TABLE") == MAIN_TABLE
             for ifindex in _hops(message)
         )
-
-    def _dump(self, verb: str, **arguments: Any) -> list[Any]:  # noqa: ANN401 - pyroute2 is untyped
-        """Dump a whole table, again if it changed meanwhile (NLM_F_DUMP_INTR)."""
-        with _translated():
-            for left in reversed(range(DUMP_TRIES)):
-                try:
-                    return list(getattr(self._netlink, verb)(**arguments))
-                except NetlinkError as err:
-                    if err.code != errno.EINTR or not left:
-                        raise
-        return []
 
     def _link(self, message: Any, addresses: tuple[ObservedAddress, ...]) -> ObservedLink:  # noqa: ANN401
         ifindex, ifname = message["index"], message.get_attr("IFLA_IFNAME")
@@ -173,68 +184,102 @@ class NetlinkLinks:
         """
         with _translated():
             try:
-                self._netlink.link("set", index=ifindex, ifname=new)
-            except NetlinkError as err:
-                if err.code != errno.EBUSY:
+                self._set_link(ifindex, name=new)
+            except OSError as err:
+                if err.errno != errno.EBUSY:
                     raise
-                self._netlink.link("set", index=ifindex, state="down")
-                self._netlink.link("set", index=ifindex, ifname=new, state="up")
-
-    def remove_altname(self, ifindex: int, altname: str) -> None:
-        """Take an alternative name off the link."""
-        with _translated(fine=(errno.ENOENT, errno.ENODEV)):
-            self._netlink.link("property_del", index=ifindex, altname=altname)
-
-    def add_address(self, ifindex: int, interface: IPv4Interface) -> None:
-        """Put an address on the link and mark it as ours."""
-        with _translated(fine=(errno.EEXIST,)):
-            self._netlink.addr(
-                "add",
-                index=ifindex,
-                address=str(interface.ip),
-                prefixlen=interface.network.prefixlen,
-                broadcast=_broadcast(interface),
-                proto=OWNER,
-            )
-
-    def remove_address(self, ifindex: int, interface: IPv4Interface) -> None:
-        """Take an address off the link."""
-        with _translated(fine=(errno.EADDRNOTAVAIL, errno.ENODEV)):
-            self._netlink.addr(
-                "del",
-                index=ifindex,
-                address=str(interface.ip),
-                prefixlen=interface.network.prefixlen,
-            )
+                self._set_link(ifindex, up=False)
+                try:
+                    self._set_link(ifindex, name=new)
+                finally:
+                    self._set_link(ifindex, up=True)
 
     def set_up(self, ifindex: int, *, up: bool = True) -> None:
         """Set IFF_UP, or clear it."""
         with _translated():
-            self._netlink.link("set", index=ifindex, state="up" if up else "down")
+            self._set_link(ifindex, up=up)
+
+    def _set_link(self, ifindex: int, *, name: str = "", up: bool | None = None) -> None:
+        fields = {"family": AF_UNSPEC, "index": ifindex}
+        if up is not None:
+            fields |= {"flags": IFF_UP if up else 0, "change": IFF_UP}
+        attributes = [("IFLA_IFNAME", name)] if name else []
+        self._netlink.change(Request(kind=RTM_NEWLINK, fields=fields, attributes=attributes))
+
+    def remove_altname(self, ifindex: int, altname: str) -> None:
+        """Take an alternative name off the link."""
+        names = {"attrs": [("IFLA_ALT_IFNAME", altname)]}
+        request = Request(
+            kind=RTM_DELLINKPROP,
+            fields={"family": AF_UNSPEC, "index": ifindex},
+            attributes=[("IFLA_PROP_LIST", names)],
+        )
+        with _translated(fine=(errno.ENOENT, errno.ENODEV)):
+            self._netlink.change(request)
+
+    def add_address(self, ifindex: int, interface: IPv4Interface) -> None:
+        """Put an address on the link and mark it as ours."""
+        attributes = [*_address(interface), ("IFA_PROTO", OWNER)]
+        # Links of /31 have no broadcast address (RFC 3021).
+        if interface.network.prefixlen < 31:
+            attributes.append(("IFA_BROADCAST", str(interface.network.broadcast_address)))
+        request = Request(
+            kind=RTM_NEWADDR,
+            fields=_address_fields(ifindex, interface),
+            attributes=attributes,
+            exclusive=True,
+        )
+        with _translated(fine=(errno.EEXIST,)):
+            self._netlink.change(request)
+
+    def remove_address(self, ifindex: int, interface: IPv4Interface) -> None:
+        """Take an address off the link."""
+        request = Request(
+            kind=RTM_DELADDR,
+            fields=_address_fields(ifindex, interface),
+            attributes=_address(interface),
+        )
+        with _translated(fine=(errno.EADDRNOTAVAIL, errno.ENODEV)):
+            self._netlink.change(request)
+
+
+def _links_request(ifindex: int) -> Request:
+    return Request(
+        kind=RTM_GETLINK,
+        fields={"family": AF_UNSPEC, "index": ifindex},
+        attributes=[("IFLA_EXT_MASK", RTEXT_FILTER_SKIP_STATS)],
+    )
+
+
+def _address_fields(ifindex: int, interface: IPv4Interface) -> dict[str, int]:
+    return {"family": AF_INET, "index": ifindex, "prefixlen": interface.network.prefixlen}
+
+
+def _address(interface: IPv4Interface) -> list[tuple[str, Any]]:
+    return [("IFA_LOCAL", str(interface.ip)), ("IFA_ADDRESS", str(interface.ip))]
 
 
 def _hops(message: Any) -> Iterable[int]:  # noqa: ANN401
-    if hops := message.get_attr("RTA_MULTIPATH"):
-        return [hop["oif"] for hop in hops]
-    ifindex = message.get_attr("RTA_OIF")
-    return [ifindex] if ifindex else []
-
-
-def _broadcast(interface: IPv4Interface) -> str | None:
-    """Return the subnet's broadcast address; links of /31 have none (RFC 3021)."""
-    network = interface.network
-    return str(network.broadcast_address) if network.num_addresses > 2 else None
+    hops = message.get_attr("RTA_MULTIPATH")
+    if not hops:
+        ifindex = message.get_attr("RTA_OIF")
+        return [ifindex] if ifindex else []
+    found, offset = [], 0
+    while offset + _NEXT_HOP.size <= len(hops):
+        length, _, _, ifindex = _NEXT_HOP.unpack_from(hops, offset)
+        found.append(ifindex)
+        offset += max(_NEXT_HOP.size, (length + 3) & ~3)
+    return found
 
 
 @contextmanager
 def _translated(*, fine: tuple[int, ...] = ()) -> Iterator[None]:
-    """Turn pyroute2's errors into ours, once; an errno in *fine* is a success."""
+    """Turn the kernel's refusals into our errors, once; an errno in *fine* is a success."""
     try:
         yield
-    except NetlinkError as err:
-        if err.code in fine:
-            return
-        kind, cause = _CAUSES.get(err.code, (PermanentError, os.strerror(err.code)))
-        raise kind(cause) from err
     except OSError as err:
-        raise TransientError(f"netlink: {err.strerror}") from err
+        code = err.errno or 0
+        if code in fine:
+            return
+        kind, cause = _CAUSES.get(code, (PermanentError, err.strerror or str(err)))
+        raise kind(cause) from err

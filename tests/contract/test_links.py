@@ -120,6 +120,16 @@ def test_links_come_by_ifindex(world: World) -> None:
     assert indexes == sorted(indexes)
 
 
+def test_named_links_are_seen_alone_and_those_that_are_gone_left_out(world: World) -> None:
+    first, second = world.plug("usb0", MAC), world.plug("usb1", OTHER_MAC)
+    world.port.add_address(second, ADDRESS)
+    world.unplug(first)
+
+    assert world.port.observe_links({first, second, 4242}) == (see(world, second),)
+    assert world.port.observe_links(()) == ()
+    assert see(world, second).addresses == (ObservedAddress(interface=ADDRESS, owned=True),)
+
+
 def test_a_renamed_link_has_its_name(world: World) -> None:
     ifindex = world.plug("usb0", MAC)
 

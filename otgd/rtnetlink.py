@@ -1,0 +1,277 @@
+"""rtnetlink with the message codec of pyroute2 and a plain socket.
+
+Of pyroute2 only the codec (``pyroute2.netlink``) is loaded, and only those attributes are declared
+that otgd reads or writes: 2 MiB and 30 ms instead of 20 MiB and 170 ms for ``IPRoute``, and a link
+is read in a third of the time. The codec is the same in pyroute2 0.7 and 0.9, and attributes that
+0.7 does not know (IFA_PROTO) are declared here by their number.
+
+Knows nothing of gadgets; errors are errno values, which the adapter translates.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import importlib.util
+import os
+import socket
+import struct
+import sys
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+
+def _import_codec() -> Any:  # noqa: ANN401 - pyroute2 is untyped
+    """Import ``pyroute2.netlink`` without what ``pyroute2/__init__.py`` imports beside it.
+
+    The package is stood in for while that happens; a later ``import pyroute2`` is the whole.
+    """
+    spec = importlib.util.find_spec("pyroute2")
+    if "pyroute2" in sys.modules or spec is None:
+        return importlib.import_module("pyroute2.netlink")
+    stand_in = ModuleType("pyroute2")
+    stand_in.__path__ = list(spec.submodule_search_locations or ())
+    sys.modules["pyroute2"] = stand_in
+    try:
+        return importlib.import_module("pyroute2.netlink")
+    finally:
+        del sys.modules["pyroute2"]
+
+
+_codec = _import_codec()
+
+RTM_NEWLINK: Final = 16
+RTM_DELLINK: Final = 17
+RTM_GETLINK: Final = 18
+RTM_NEWADDR: Final = 20
+RTM_DELADDR: Final = 21
+RTM_GETADDR: Final = 22
+RTM_NEWROUTE: Final = 24
+RTM_DELROUTE: Final = 25
+RTM_GETROUTE: Final = 26
+RTM_DELLINKPROP: Final = 109
+"""Message types, include/uapi/linux/rtnetlink.h."""
+
+_NLM_F_REQUEST = 0x1
+_NLM_F_ACK = 0x4
+_NLM_F_DUMP_INTR = 0x10
+_NLM_F_DUMP = 0x300
+_NLM_F_CREATE_EXCL = 0x600
+_NLMSG_ERROR = 2
+_NLMSG_DONE = 3
+_SOL_NETLINK = 270
+_NETLINK_GET_STRICT_CHK = 12
+"""include/uapi/linux/netlink.h; with the strict check a dump is filtered by the kernel."""
+
+HEADER = struct.Struct("=IHHII")
+_ERROR = struct.Struct("=i")
+_BUFFER_BYTES = 1 << 17
+_DUMP_TRIES = 5
+
+
+class LinkMessage(_codec.nlmsg):  # type: ignore[misc]
+    """struct ifinfomsg and the attributes of interest."""
+
+    prefix = "IFLA_"
+    fields = (
+        ("family", "B"),
+        ("__align", "x"),
+        ("ifi_type", "H"),
+        ("index", "i"),
+        ("flags", "I"),
+        ("change", "I"),
+    )
+    nla_map = (
+        (1, "IFLA_ADDRESS", "l2addr"),
+        (3, "IFLA_IFNAME", "asciiz"),
+        (18, "IFLA_LINKINFO", "info"),
+        (29, "IFLA_EXT_MASK", "uint32"),
+        (52, "IFLA_PROP_LIST", "properties"),
+    )
+
+    class info(_codec.nla):  # type: ignore[misc]  # noqa: N801, D106 - named by nla_map
+        prefix = "IFLA_"
+        nla_map = ((1, "IFLA_INFO_KIND", "asciiz"),)
+
+    class properties(_codec.nla):  # type: ignore[misc]  # noqa: N801, D106 - named by nla_map
+        prefix = "IFLA_"
+        nla_flags = _codec.NLA_F_NESTED
+        nla_map = ((53, "IFLA_ALT_IFNAME", "asciiz"),)
+
+
+class AddressMessage(_codec.nlmsg):  # type: ignore[misc]
+    """struct ifaddrmsg and the attributes of interest."""
+
+    prefix = "IFA_"
+    fields = (("family", "B"), ("prefixlen", "B"), ("flags", "B"), ("scope", "B"), ("index", "I"))
+    nla_map = (
+        (1, "IFA_ADDRESS", "ip4addr"),
+        (2, "IFA_LOCAL", "ip4addr"),
+        (4, "IFA_BROADCAST", "ip4addr"),
+        (11, "IFA_PROTO", "uint8"),
+    )
+
+
+class RouteMessage(_codec.nlmsg):  # type: ignore[misc]
+    """struct rtmsg and the attributes of interest."""
+
+    prefix = "RTA_"
+    fields = (
+        ("family", "B"),
+        ("dst_len", "B"),
+        ("src_len", "B"),
+        ("tos", "B"),
+        ("table", "B"),
+        ("proto", "B"),
+        ("scope", "B"),
+        ("type", "B"),
+        ("flags", "I"),
+    )
+    nla_map = (
+        (1, "RTA_DST", "ip4addr"),
+        (4, "RTA_OIF", "uint32"),
+        (6, "RTA_PRIORITY", "uint32"),
+        (9, "RTA_MULTIPATH", "cdata"),
+        (15, "RTA_TABLE", "uint32"),
+    )
+
+
+_MESSAGES: dict[int, Any] = {
+    RTM_NEWLINK: LinkMessage,
+    RTM_GETLINK: LinkMessage,
+    RTM_DELLINKPROP: LinkMessage,
+    RTM_NEWADDR: AddressMessage,
+    RTM_DELADDR: AddressMessage,
+    RTM_GETADDR: AddressMessage,
+    RTM_NEWROUTE: RouteMessage,
+    RTM_GETROUTE: RouteMessage,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One message to the kernel: its type, header fields and attributes.
+
+    Attributes:
+        exclusive: refuse what exists already (NLM_F_CREATE | NLM_F_EXCL).
+    """
+
+    kind: int
+    fields: dict[str, int] = field(default_factory=dict)
+    attributes: Sequence[tuple[str, Any]] = ()
+    exclusive: bool = False
+
+    def encode(self, *, flags: int, sequence: int) -> bytes:
+        """Return it as bytes."""
+        message = _MESSAGES[self.kind]()
+        for key, value in self.fields.items():
+            message[key] = value
+        message["attrs"] = list(self.attributes)
+        message["header"]["type"] = self.kind
+        message["header"]["flags"] = flags | (_NLM_F_CREATE_EXCL if self.exclusive else 0)
+        message["header"]["sequence_number"] = sequence
+        message.encode()
+        return bytes(message.data)
+
+
+class Rtnetlink:
+    """One rtnetlink socket for questions and changes.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+
+    def __init__(self) -> None:
+        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+        self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
+        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
+        self._sequence = 0
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        self._socket.close()
+
+    def ask(self, request: Request) -> Any | None:  # noqa: ANN401 - pyroute2 is untyped
+        """Return the one message that answers *request*; None where the object is not there.
+
+        Raises:
+            OSError: the kernel refused for another reason.
+        """
+        self._send(request, _NLM_F_REQUEST)
+        kind, _, message = next(self._messages())
+        if kind != _NLMSG_ERROR:
+            return _decode(kind, message)
+        code = _errno(message)
+        if code == errno.ENODEV:
+            return None
+        raise OSError(code, os.strerror(code))
+
+    def dump(self, request: Request) -> list[Any]:
+        """Return everything that *request* asks for, consistently.
+
+        Raises:
+            OSError: the kernel refused, or kept changing meanwhile (EINTR).
+        """
+        for _ in range(_DUMP_TRIES):
+            found, whole = self._dump_once(request)
+            if whole:
+                return found
+        raise OSError(errno.EINTR, "the table kept changing while it was read")
+
+    def _dump_once(self, request: Request) -> tuple[list[Any], bool]:
+        self._send(request, _NLM_F_REQUEST | _NLM_F_DUMP)
+        found = []
+        whole = True
+        for kind, flags, message in self._messages():
+            whole &= not flags & _NLM_F_DUMP_INTR
+            if kind == _NLMSG_DONE:
+                break
+            if kind == _NLMSG_ERROR:
+                code = _errno(message)
+                if code == errno.ENODEV:  # the filter's link is gone
+                    break
+                raise OSError(code, os.strerror(code))
+            found.append(_decode(kind, message))
+        return found, whole
+
+    def change(self, request: Request) -> None:
+        """Make a change and wait for the kernel's acknowledgement.
+
+        Raises:
+            OSError: the kernel refused.
+        """
+        self._send(request, _NLM_F_REQUEST | _NLM_F_ACK)
+        _, _, message = next(self._messages())
+        code = _errno(message)
+        if code:
+            raise OSError(code, os.strerror(code))
+
+    def _send(self, request: Request, flags: int) -> None:
+        self._sequence += 1
+        self._socket.send(request.encode(flags=flags, sequence=self._sequence))
+
+    def _messages(self) -> Iterator[tuple[int, int, bytes]]:
+        """Yield kind, flags and bytes of each answer to the last request; ignore older ones."""
+        while True:
+            datagram = self._socket.recv(_BUFFER_BYTES)
+            offset = 0
+            while offset + HEADER.size <= len(datagram):
+                length, kind, flags, sequence, _ = HEADER.unpack_from(datagram, offset)
+                if sequence == self._sequence:
+                    yield kind, flags, datagram[offset : offset + length]
+                offset += (length + 3) & ~3
+
+
+def _decode(kind: int, data: bytes) -> Any:  # noqa: ANN401 - pyroute2 is untyped
+    message = _MESSAGES[kind](data)
+    message.decode()
+    return message
+
+
+def _errno(message: bytes) -> int:
+    (code,) = _ERROR.unpack_from(message, HEADER.size)
+    return -int(code)

@@ -15,6 +15,7 @@ import importlib.util
 import os
 import sys
 import sysconfig
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -48,7 +49,10 @@ def import_iptc() -> ModuleType:
     if loaded is not None:
         return loaded
     try:
-        with _extensions_found():
+        with _extensions_found(), warnings.catch_warnings():
+            # Its regular expressions are no raw strings; told whenever it is compiled anew.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.simplefilter("ignore", SyntaxWarning)
             return _import_quietly()
     except PermanentError:
         raise

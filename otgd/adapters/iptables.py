@@ -10,8 +10,10 @@ Layout and reading back are ``otgd.xtables``; this module moves lines between it
 - Reading a line's parameters makes ``iptc`` point file descriptor 1 to a pipe for a moment: use it
   from one thread only. Lines once read are remembered by their bytes, so this is rare (and 170 µs
   a line is saved).
-- Only IPv4 passes these tables. A quarantine therefore does not stop ARP, IPv6 or what a program
-  sends and receives by packet sockets (DHCP clients); the nftables backend does.
+- A transaction over several tables is not one to the kernel: should a later commit fail, the
+  earlier ones stand until the next pass. Guards come first, masquerade last.
+- Only IPv4 passes these tables. Isolation does not reach IPv6, and a quarantine does not stop ARP,
+  IPv6 or what packet sockets send (DHCP clients); the nftables backend stops these.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import fcntl
 import os
 import struct
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +42,11 @@ _ATTEMPTS = 3
 _MEMORY_LINES = 10_000
 _EXTENSION = struct.Struct("=H29sB")  # struct xt_entry_match and xt_entry_target, x_tables.h
 _TABLES_IN_USE = Path("/proc/thread-self/net/ip_tables_names")
-_CHANGED_MEANWHILE = "Resource temporarily unavailable"  # EAGAIN: somebody committed in between
+_CHANGED_MEANWHILE = "Resource temporarily unavailable"
+_LOOK_AGAIN = (
+    _CHANGED_MEANWHILE,  # EAGAIN: somebody without the lock committed since we looked
+    "Invalid argument",  # EINVAL: or between our commit and its restoring of counters (libiptc.c)
+)
 _CAUSES = {
     "Permission denied": "needs CAP_NET_ADMIN and CAP_NET_RAW",
     "Operation not permitted": "needs CAP_NET_ADMIN and CAP_NET_RAW",
@@ -68,13 +74,14 @@ class IptablesFirewall:
         with _translated("change legacy iptables"):
             kernel = self._loaded()
             with _xtables_lock():
-                for _ in range(_ATTEMPTS):
+                for left in reversed(range(_ATTEMPTS)):
                     try:
-                        return _change(kernel, remove=remove, add=add)
+                        _change(kernel, remove=remove, add=add)
                     except kernel.error as err:
-                        if _CHANGED_MEANWHILE not in str(err):
+                        if not left or not any(sign in str(err) for sign in _LOOK_AGAIN):
                             raise
-        raise TransientError(f"change legacy iptables: {_CHANGED_MEANWHILE}")
+                    else:
+                        return
 
     def _loaded(self) -> _Kernel:
         if self._kernel is None:
@@ -112,7 +119,8 @@ class _Kernel:
     def __init__(self) -> None:
         iptc = import_iptc()
         if not _TABLES_IN_USE.exists():  # the module is not loaded; the only process ever started
-            iptc.util.load_kernel("ip_tables")
+            with suppress(OSError):  # no modprobe here
+                iptc.util.load_kernel("ip_tables")
         if not _TABLES_IN_USE.exists():
             raise PermanentError(f"load ip_tables: {_CAUSES['iptables who?']}")
         self.iptc: Any = iptc

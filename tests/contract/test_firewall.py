@@ -10,6 +10,7 @@ import select
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -460,23 +461,30 @@ def test_a_lock_file_that_cannot_be_made_is_named(
         put(iptables, *gadget(1))
 
 
-def test_foreign_changes_beside_ours_are_not_lost(iptables: IptablesFirewall) -> None:
-    """Without the lock about one foreign change in ten is reverted by a commit of ours."""
+@pytest.mark.parametrize("lock", ["/run/xtables.lock", "/run/other.lock"], ids=["locked", "not"])
+def test_foreign_changes_beside_ours_are_not_lost(iptables: IptablesFirewall, lock: str) -> None:
+    """The lock keeps us apart, and where another takes none, the kernel refuses the later one."""
     script = (
         "for i in $(seq 150); do"
-        " iptables-legacy -w -t nat -A POSTROUTING -s 192.0.2.$i -j ACCEPT || exit 1; done"
+        " until iptables-legacy -w -t nat -A POSTROUTING -s 192.0.2.$i -j ACCEPT; do :; done;"
+        " done 2>/dev/null"
     )
-    with subprocess.Popen(["sh", "-c", script]) as foreigner:
+    with subprocess.Popen(["sh", "-c", script], env=os.environ | {"XTABLES_LOCKFILE": lock}) as it:
         turns = 0
-        while foreigner.poll() is None:
-            try:
+        while it.poll() is None:
+            with suppress(TransientError):
                 iptables.apply(remove=gadget(turns % 2), add=gadget(1 - turns % 2))
                 turns += 1
-            except TransientError:
-                continue
-    assert foreigner.returncode == 0
     assert turns > 5
     assert legacy_rules().count("-s 192.0.2.") == 150
+
+
+def test_a_kernel_without_legacy_tables_is_told(
+    iptables: IptablesFirewall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("otgd.adapters.iptables._TABLES_IN_USE", Path("/proc/no/such/file"))
+    with pytest.raises(PermanentError, match="no legacy iptables; use the nftables backend"):
+        iptables.observe()
 
 
 def test_lack_of_privilege_is_told_with_the_capability(iptables: IptablesFirewall) -> None:

@@ -30,21 +30,31 @@ EX_INTERRUPTED = 128 + 2
 
 SECTIONS = {
     "See": {
-        "status": "status",
-        "show": "show",
-        "monitor": "monitor",
-        "top": "top",
-        "wait": "wait",
+        "status": "status:status",
+        "show": "show:show",
+        "monitor": "monitor:monitor",
+        "top": "top:top",
+        "wait": "wait:wait",
+        "gadgets": "gadgets:gadgets",
     },
     "Prepare and change": {
-        "check": "check",
-        "plan": "plan",
-        "prepare": "prepare",
-        "verify": "prepare",
-        "release": "release",
+        "check": "check:check",
+        "plan": "plan:plan",
+        "prepare": "prepare:prepare",
+        "verify": "prepare:verify",
+        "release": "release:release",
+    },
+    "Fit in with others": {
+        "import": "migration:import_",
+        "export": "migration:export",
+        "hosts": "neighbours:hosts",
+        "ssh-config": "neighbours:ssh_config",
+        "inventory": "neighbours:inventory",
+        "metrics": "metrics:metrics",
+        "schema": "schema:schema",
     },
 }
-"""Command → module of this package; the module's attribute has the command's name, with ``_``."""
+"""Command → module of this package, and the command's name in it."""
 
 EXAMPLES = """
 \b
@@ -68,13 +78,11 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """Import one command."""
-        modules = {
-            name: module for section in SECTIONS.values() for name, module in section.items()
-        }
-        if cmd_name not in modules:
+        places = {name: place for section in SECTIONS.values() for name, place in section.items()}
+        if cmd_name not in places:
             return None
-        module = import_module(f"otgd.cli.{modules[cmd_name]}")
-        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        module, _, attribute = places[cmd_name].partition(":")
+        command: click.Command = getattr(import_module(f"otgd.cli.{module}"), attribute)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

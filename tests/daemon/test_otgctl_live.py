@@ -16,7 +16,8 @@ from otgd.events import Kind
 from tests.conftest import need
 from tests.lab.deadline import until
 from tests.lab.otgctl import Otgctl
-from tests.lab.topology import guest_address
+from tests.lab.schema import check
+from tests.lab.topology import guest_address, mac
 from tests.lab.traffic import ping
 
 if TYPE_CHECKING:
@@ -179,3 +180,51 @@ def test_monitor_tells_what_only_the_journal_knows(
         until(lambda: told[-1]["event"] == "journal")
     (entry,) = [event for event in told if event["event"] == "journal"]
     assert (entry["gadget"], entry["text"]) == ("ethusb1", "ethusb1: repaired: set ethusb1 up")
+
+
+def test_what_is_written_keeps_to_the_published_schema(
+    lab: Lab, launch: Launcher, otgctl: Otgctl
+) -> None:
+    daemon = launch(count=2)
+    lab.plug_all(1, 9)
+    daemon.wait_for("ethusb1", "configured")
+    until(lambda: len(daemon.state()["unknown"]) == 1)
+    check(daemon.state(), "state")
+    check(otgctl("status", "--json").document, "state")
+    daemon.terminate()
+    check(otgctl("status", "--json").document, "state")
+    lab.unplug(1)
+    lab.plug(2)
+    check(otgctl("status", "--json").document, "state")
+    plan = otgctl("plan", "--json").document
+    assert plan["steps"]
+    check(plan, "plan")
+
+
+def test_gadgets_lists_what_is_plugged(lab: Lab, launch: Launcher, otgctl: Otgctl) -> None:
+    daemon = launch(count=2)
+    lab.plug_all(1, 9)
+    daemon.wait_for("ethusb1", "configured")
+    found = {each["mac"]: each for each in otgctl("gadgets", "--json").document}
+    assert set(found) == {mac(1), mac(9)}  # not the uplink
+    assert (found[mac(1)]["gadget"], found[mac(9)]["gadget"]) == ("ethusb1", None)
+    line = int(found[mac(1)]["config"].split(":")[1])
+    assert daemon.config_file.read_text().splitlines()[line - 1] == f'mac = "{mac(1)}"'
+    said = otgctl("gadgets").out
+    assert f'[gadget.ethusb3]\nmac = "{mac(9)}"\nsubnet = "10.0.13.0/24"\n' in said
+    daemon.reload(
+        daemon.config_file.read_text()
+        + said.partition("[gadget.")[1]
+        + said.partition("[gadget.")[2]
+    )
+    daemon.wait_for("ethusb3", "configured")
+
+
+def test_metrics_count_what_the_gadget_sent(lab: Lab, launch: Launcher, otgctl: Otgctl) -> None:
+    daemon = launch(count=1)
+    lab.plug(1)
+    daemon.wait_for("ethusb1", "configured")
+    until(lambda: ping(lab.host, guest_address(1)))
+    values = dict(line.rsplit(" ", 1) for line in otgctl("metrics").lines)
+    assert values['otgd_gadget_state{gadget="ethusb1",state="configured"}'] == "1"
+    assert int(values['otgd_gadget_receive_packets_total{gadget="ethusb1"}']) > 0

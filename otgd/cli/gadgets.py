@@ -1,0 +1,156 @@
+"""``otgctl gadgets``: every USB network device that is there, and what the config makes of it."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from otgd.cli.printing import print_json, print_table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from otgd.cli.installation import Installation
+    from otgd.model import Config, ObservedLink
+
+SYSFS = Path("/sys/class/net")
+COLUMNS = ("LINK", "MAC", "DRIVER", "PORT", "SERIAL", "CONFIG")
+FIRST_SUBNET = IPv4Network("10.0.11.0/24")
+FIRST_NAME = "ethusb1"
+FLEET = ""
+"""The key of the fleet's place; no gadget is called so."""
+
+LONGEST_NAME = 15  # IFNAMSIZ - 1, include/uapi/linux/if.h
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print it for programs.")
+@click.pass_obj
+def gadgets(installation: Installation, *, as_json: bool) -> int:
+    r"""List every USB network device with the config line that matches it.
+
+    For a device that no line matches, it prints the lines to write. Needs no root.
+
+    \b
+    Examples:
+      otgctl gadgets
+      otgctl gadgets --json | jq -r '.[] | select(.gadget == null) | .mac'
+    """
+    from otgd.adapters.links import NetlinkLinks
+
+    matcher = Matcher(installation.config(), _places(installation.config_file))
+    with closing(NetlinkLinks()) as netlink:
+        links = [link for link in netlink.observe_links() if matcher.concerns(link)]
+    found = [matcher.match(link, read_serial(SYSFS / link.ifname)) for link in links]
+    if as_json:
+        print_json([asdict(device) for device in found])
+    elif not found:
+        print("There is no USB network device.")
+    else:
+        print_table(COLUMNS, [_row(device) for device in found])
+        for device in found:
+            if device.proposal:
+                print(f"\nFor {device.ifname} write into {installation.config_file}:\n")
+                print("\n".join(device.proposal))
+    return 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """A USB network device and what the config makes of it.
+
+    Attributes:
+        serial: the USB device's iSerial, if it has one.
+        gadget: the gadget that the config takes it for, if any.
+        config: which line says so, or why none does.
+        proposal: lines that would make the config know it.
+    """
+
+    ifname: str
+    mac: str
+    driver: str
+    port: str
+    serial: str
+    gadget: str | None
+    config: str
+    proposal: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Matcher:
+    """Tells which entry of the config has a link; *places* are the lines of the entries' MACs."""
+
+    config: Config
+    places: Mapping[str, str]
+    _proposed: list[tuple[str, IPv4Network]] = field(default_factory=list)
+
+    def concerns(self, link: ObservedLink) -> bool:
+        """Tell whether the link is on USB, or might be a gadget's all the same."""
+        return bool(link.port) or link.driver in self.config.desired.drivers
+
+    def match(self, link: ObservedLink, serial: str) -> Device:
+        """Say what the config makes of the link."""
+        spec = next((spec for spec in self.config.desired.gadgets if spec.mac == link.mac), None)
+        proposal: tuple[str, ...] = ()
+        if link.driver not in self.config.desired.drivers:
+            spec, config = None, f"none: driver {link.driver} is not in [hotplug] drivers"
+        elif spec:
+            config = self.places.get(spec.name, self.places.get(FLEET, ""))
+        else:
+            config, proposal = "none has its MAC", self._propose(link)
+        return Device(
+            ifname=link.ifname,
+            mac=link.mac,
+            driver=link.driver,
+            port=link.port,
+            serial=serial,
+            gadget=spec.name if spec else None,
+            config=config,
+            proposal=proposal,
+        )
+
+    def _propose(self, link: ObservedLink) -> tuple[str, ...]:
+        from otgd.config.spares import spare_name, spare_subnet
+
+        known = [(spec.name, spec.subnet) for spec in self.config.desired.gadgets] + self._proposed
+        like, subnet = known[-1] if known else (FIRST_NAME, FIRST_SUBNET)
+        name = spare_name(like, taken=[name for name, _ in known], longest=LONGEST_NAME)
+        spare = spare_subnet(subnet, taken=[subnet for _, subnet in known]) or subnet
+        self._proposed.append((name, spare))
+        lines = (f"[gadget.{name}]", f'mac = "{link.mac}"', f'subnet = "{spare}"')
+        if link.random_mac:
+            return (f"# {link.driver} made this MAC up, the next plug brings another one:", *lines)
+        return lines
+
+
+def _places(file: Path) -> dict[str, str]:
+    """Return where the MAC of each entry stands, by name, and that of the fleet."""
+    from otgd.config.lines import locate_keys
+
+    places = {}
+    for path, line in locate_keys(file.read_text(encoding="utf-8-sig")).items():
+        match path:
+            case ("gadget", str(name), "mac"):
+                places[name] = f"{file.name}:{line}: gadget.{name}.mac"
+            case ("fleet", "mac"):
+                places[FLEET] = f"{file.name}:{line}: fleet.mac"
+    return places
+
+
+def read_serial(link: Path) -> str:
+    """Return the serial number of the USB device that the link (in sysfs) belongs to."""
+    try:
+        # .../1-1.2/1-1.2:1.0/net/usb0: the interface's parent is the device.
+        return ((link / "device").resolve(strict=True).parent / "serial").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _row(device: Device) -> tuple[str, ...]:
+    name = f"{device.gadget} ({device.config})" if device.gadget else device.config
+    return device.ifname, device.mac, device.driver, device.port, device.serial, name

@@ -1,0 +1,142 @@
+"""``otgctl schema``: JSON Schemas of what programs may read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from otgd.cli.printing import print_json
+from otgd.status import VERSION, State
+
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def _table(meaning: str, optional: tuple[str, ...] = (), **properties: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return the schema of an object; readers must expect further keys in a later release."""
+    return {
+        "description": meaning,
+        "type": "object",
+        "properties": properties,
+        "required": [key for key in properties if key not in optional],
+    }
+
+
+def _is(kind: str | list[str], meaning: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401
+    return {"description": meaning, "type": kind, **more}
+
+
+def _list_of(items: dict[str, Any], meaning: str) -> dict[str, Any]:
+    return {"description": meaning, "type": "array", "items": items}
+
+
+MAC = {"pattern": "^[0-9a-f]{2}(:[0-9a-f]{2}){5}$"}
+
+GADGET = _table(
+    "A gadget of the config.",
+    name=_is("string", "Its name and its link's."),
+    state=_is("string", "Its state.", enum=[str(state) for state in State]),
+    reason=_is("string", "Why it is not as the config wants it; empty if it is."),
+    mac=_is("string", "The host end's MAC.", **MAC),
+    ifindex=_is(["integer", "null"], "Its link; null while it is absent."),
+    driver=_is(["string", "null"], "Its link's driver."),
+    port=_is(["string", "null"], "Its USB port's path, such as 1-1.2."),
+    addresses=_list_of(_is("string", "An IPv4 address with prefix length."), "Of its link."),
+    masquerade=_is(
+        ["boolean", "null"],
+        "Whether a masquerade for it is in force; null where otgctl status may not see.",
+    ),
+    since=_is(["string", "null"], "Since when it is in its state.", format="date-time"),
+)
+
+UNKNOWN = _table(
+    "A link of a gadget driver that no entry of the config names.",
+    ifindex=_is("integer", "Its index."),
+    ifname=_is("string", "Its name."),
+    mac=_is("string", "Its MAC."),
+    driver=_is("string", "Its driver."),
+    port=_is(["string", "null"], "Its USB port's path."),
+    reason=_is("string", "Why it is nobody's."),
+)
+
+LAST_PASS = _table(
+    "The last pass that changed something or failed.",
+    duration_s=_is("number", "Its duration in seconds.", minimum=0),
+    steps=_is("integer", "How many steps it took.", minimum=0),
+    failures=_list_of(_is("string", "A reason."), "Its steps that failed."),
+)
+
+STATE = {
+    "$schema": DRAFT,
+    "title": "/run/otgd/state.json, and otgctl status --json",
+    **_table(
+        "What otgd keeps and what it sees. A new version means that readers must change.",
+        optional=("running",),
+        version={"const": VERSION},
+        otgd_version=_is("string", "The version of the program."),
+        pid=_is(["integer", "null"], "The daemon's process; null where it does not run."),
+        running=_is("boolean", "Whether otgd runs; only told by otgctl status."),
+        uplink=_is(["string", "null"], "The link that leads to the Internet."),
+        firewall=_table("The packet filter.", backend=_is("string", "iptables or nftables.")),
+        forwarding=_is("boolean", "net.ipv4.ip_forward."),
+        gadgets=_list_of(GADGET, "Every gadget of the config, in its order."),
+        unknown=_list_of(UNKNOWN, "Links left alone."),
+        last_pass={"anyOf": [LAST_PASS, {"type": "null"}]},
+    ),
+}
+
+PLAN = {
+    "$schema": DRAFT,
+    "title": "otgctl plan --json",
+    **_table(
+        "What otgd would do now.",
+        converged=_is("boolean", "Whether there is nothing to do."),
+        steps=_list_of(
+            _table(
+                "A step.",
+                action=_is("string", "Its kind, such as add-address."),
+                gadget=_is(["string", "null"], "Whom it serves."),
+                text=_is("string", "What it does, in words."),
+            ),
+            "In their order.",
+        ),
+        blocked=_list_of(
+            _table(
+                "What cannot be had now.",
+                gadget=_is("string", "Whose."),
+                aspect=_is("string", "Which part of its network."),
+                reason=_is("string", "Why."),
+            ),
+            "By gadget.",
+        ),
+        unknown=_list_of(
+            _table(
+                "A link left alone.",
+                ifname=_is("string", "Its name."),
+                mac=_is("string", "Its MAC."),
+                driver=_is("string", "Its driver."),
+                reason=_is("string", "Why."),
+            ),
+            "Links left alone.",
+        ),
+        uplink=_is(["string", "null"], "The link that leads to the Internet."),
+        uplink_fault=_is(["string", "null"], "Why there is none."),
+        left_out=_is(["string", "null"], "What this user may not see."),
+    ),
+}
+
+SCHEMAS = {"state": STATE, "plan": PLAN}
+
+
+@click.command()
+@click.argument("document", type=click.Choice(list(SCHEMAS)), default="state")
+def schema(*, document: str) -> int:
+    r"""Print the JSON Schema of a document that otgd or otgctl writes (default: state).
+
+    \b
+    Examples:
+      otgctl schema > state.schema.json
+      otgctl status --json | check-jsonschema --schemafile state.schema.json -
+    """
+    print_json(SCHEMAS[document])
+    return 0

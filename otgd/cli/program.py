@@ -45,8 +45,6 @@ SECTIONS = {
         "release": "release:release",
     },
     "Fit in with others": {
-        "import": "migration:import_",
-        "export": "migration:export",
         "hosts": "neighbours:hosts",
         "ssh-config": "neighbours:ssh_config",
         "inventory": "neighbours:inventory",

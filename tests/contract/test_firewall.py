@@ -235,6 +235,16 @@ def play_foreign_hand(firewall: FirewallPort) -> None:
             raise AssertionError(firewall)
 
 
+def test_a_fake_that_shall_fail_does_so_once_and_changes_nothing() -> None:
+    firewall = FakeFirewall(gadget(1))
+    firewall.fail_next.append(TransientError("busy"))
+    with pytest.raises(TransientError, match="busy"):
+        put(firewall, *gadget(2))
+    assert firewall.observe() == gadget(1)
+    put(firewall, *gadget(2))
+    assert firewall.observe() == gadget(1) | gadget(2)
+
+
 # --- legacy iptables -----------------------------------------------------------------------------
 
 LEGACY_STRAYS = {

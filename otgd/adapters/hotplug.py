@@ -8,6 +8,7 @@ a udev event that carries a wrong name (udev 252 after a failed rename) cannot m
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -25,7 +26,9 @@ UDEV_CONTROL = Path("/run/udev/control")
 RTMGRP_LINK = 0x1
 RTMGRP_IPV4_IFADDR = 0x10
 RTMGRP_IPV4_ROUTE = 0x40
-"""Multicast groups, include/uapi/linux/rtnetlink.h."""
+RTMGRP_IPV4_NETCONF = 1 << 23
+"""Multicast groups, include/uapi/linux/rtnetlink.h; the last, RTNLGRP_IPV4_NETCONF, has no such
+constant there. It tells changes of net.ipv4.ip_forward."""
 
 Source = Literal["udev", "kernel"]
 
@@ -64,34 +67,46 @@ class UdevTrigger:
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._context = pyudev.Context()
-        self._monitor = self._listen()
         self.overflows = 0
-
-    def _listen(self) -> pyudev.Monitor:
         try:
-            monitor = pyudev.Monitor.from_netlink(self._context, source=self._source)
-            monitor.filter_by("net")
-            monitor.start()
+            self._monitor = pyudev.Monitor.from_netlink(pyudev.Context(), source=source)
+            self._monitor.filter_by("net")
+            self._monitor.start()
         except OSError as err:
-            raise TransientError(f"listen to {self._source} events: {err.strerror}") from err
-        return monitor
+            raise TransientError(f"listen to {source} events: {err.strerror or err}") from err
 
     def fileno(self) -> int:
         """Return the descriptor to wait on."""
         return int(self._monitor.fileno())
 
     def drain(self) -> int:
-        """Forget what is queued; after an overflow listen anew: poll() fails for ever then."""
+        """Forget what is queued; an overflow counts as an event."""
         count = 0
-        try:
-            while self._monitor.poll(timeout=0) is not None:
+        while True:
+            try:
+                while self._monitor.poll(timeout=0) is not None:
+                    count += 1
+            except OSError as err:
+                code = err.errno or self._pending_error()
+                if code != errno.ENOBUFS:
+                    cause = os.strerror(code) if code else str(err)
+                    raise TransientError(f"{self._source} events: {cause}") from err
+                self.overflows += 1
                 count += 1
-        except OSError:
-            self.overflows += 1
-            self._monitor = self._listen()
-            return count + 1
-        return count
+            else:
+                return count
+
+    def _pending_error(self) -> int:
+        """Take the socket's error away and return it (SO_ERROR, socket(7)).
+
+        pyudev asks poll(2), which tells an overflow for as long as nobody reads it, and then never
+        reads it. Once it is read, the monitor goes on; no new one is needed, nor a descriptor.
+        """
+        borrowed = socket.socket(fileno=self.fileno())
+        try:
+            return borrowed.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        finally:
+            borrowed.detach()
 
     def close(self) -> None:
         """Give the descriptor back (libudev does when the last reference goes)."""
@@ -99,16 +114,20 @@ class UdevTrigger:
 
 
 class RouteTrigger:
-    """Changes of links, IPv4 addresses and routes; implements ``TriggerPort``."""
+    """Changes of links, IPv4 addresses, routes and forwarding; implements ``TriggerPort``."""
 
     def __init__(self) -> None:
-        self._socket = socket.socket(
-            socket.AF_NETLINK,
-            socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC,
-            socket.NETLINK_ROUTE,
-        )
-        self._socket.bind((0, RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE))
         self.overflows = 0
+        groups = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV4_NETCONF
+        try:
+            self._socket = socket.socket(
+                socket.AF_NETLINK,
+                socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC,
+                socket.NETLINK_ROUTE,
+            )
+            self._socket.bind((0, groups))
+        except OSError as err:
+            raise TransientError(f"listen to rtnetlink events: {err.strerror}") from err
 
     def fileno(self) -> int:
         """Return the descriptor to wait on."""

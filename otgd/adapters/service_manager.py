@@ -6,6 +6,7 @@ One of the adapters. Where no NOTIFY_SOCKET is set, telling is silently nothing.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -30,15 +31,18 @@ class SystemdService:
             return
         from systemd import daemon
 
-        try:
-            daemon.notify("\n".join(assignments))
-        except OSError:
-            return
+        with suppress(OSError):
+            daemon.notify("\n".join(_one_line(each) for each in assignments))
+
+
+def _one_line(text: str) -> str:
+    """Keep a config's odd characters from becoming assignments of their own, or an error."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _watchdog_s(environ: Mapping[str, str]) -> float | None:
     usec = environ.get("WATCHDOG_USEC", "")
     pid = environ.get("WATCHDOG_PID", str(os.getpid()))
-    if not usec.isdigit() or int(usec) == 0 or pid != str(os.getpid()):
+    if not usec.isdecimal() or int(usec) == 0 or pid != str(os.getpid()):
         return None
     return int(usec) / 1e6

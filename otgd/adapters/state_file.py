@@ -52,6 +52,11 @@ class StateFile:
         except BlockingIOError:
             os.close(handle)
             return False
+        except OSError as err:
+            os.close(handle)
+            raise PermanentError(f"lock {self.directory / LOCK}: {err.strerror}") from err
+        with suppress(PermissionError):  # it is another user's, and then already readable
+            os.fchmod(handle, FILE_MODE)  # whatever the umask: is_locked() is for everybody
         self._lock = handle
         return True
 
@@ -98,10 +103,12 @@ class StateFile:
             state = json.loads(self.path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as err:
-            raise PermanentError(f"read {self.path}: {err}") from err
+        except OSError as err:
+            raise PermanentError(f"read {self.path}: {err.strerror}") from err
+        except ValueError as err:
+            raise PermanentError(f"read {self.path}: it is not JSON: {err}") from err
         if not isinstance(state, dict):
-            raise PermanentError(f"read {self.path}: not a table")
+            raise PermanentError(f"read {self.path}: it is not an object of JSON")
         return state
 
     def remove(self) -> None:

@@ -31,7 +31,8 @@ PATIENCE_S = 5.0
 EXIT_RESOURCE = 4
 """iptables' exit status when the lock is held or the kernel was busy (xshared.h, xtables.h)."""
 
-CHAINS = ("DOCKER-USER", "FORWARD")
+DOCKER_USER = "DOCKER-USER"
+FORWARD = "FORWARD"
 MARK = f"{FORWARD_MARK:#x}/{FORWARD_MARK:#x}"
 RULE = ("-m", "mark", "--mark", MARK, "-m", "comment", "--comment", "otgd", "-j", "ACCEPT")
 
@@ -78,8 +79,7 @@ class IptablesPassage:
     def open(self) -> None:
         """Put our rule first in DOCKER-USER, or in FORWARD where Docker is not."""
         self._seen = None
-        chains = _parse(self._iptables("-S"))
-        chain = next((name for name in CHAINS if name in chains), "FORWARD")
+        chain = _passed(_parse(self._iptables("-S")))[0]
         self._iptables("-I", chain, "1", *RULE)
 
     def shut(self) -> None:
@@ -117,7 +117,7 @@ class IptablesPassage:
         if shutil.which("iptables", path=self._path) is None:
             return Passage.OPEN
         chains = _parse(self._iptables("-S"))
-        ours = any(_is_ours(rule) for name in CHAINS for rule in chains.get(name, []))
+        ours = any(_is_ours(rule) for name in _passed(chains) for rule in chains.get(name, []))
         forward = chains.get("FORWARD", [])
         # A policy is the chain's first line; any rule may drop, and is not ours to understand.
         quiet = all(_is_ours(rule) or rule == "-P FORWARD ACCEPT" for rule in forward)
@@ -163,6 +163,15 @@ def _parse(listing: str) -> dict[str, list[str]]:
         if option in ("-P", "-A"):
             chains[chain].append(line)
     return chains
+
+
+def _passed(chains: dict[str, list[str]]) -> tuple[str, ...]:
+    """Return the chains that all forwarded packets pass, best first.
+
+    A DOCKER-USER that is left over, or cut off by ``iptables -F FORWARD``, is none of them.
+    """
+    is_passed = f"-A {FORWARD} -j {DOCKER_USER}" in chains.get(FORWARD, [])
+    return (DOCKER_USER, FORWARD) if is_passed else (FORWARD,)
 
 
 def _is_ours(rule: str) -> bool:

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NETLINK_NETFILTER = 12
-SOL_NETLINK = 270
-NETLINK_ADD_MEMBERSHIP = 1
 NFNLGRP_NFTABLES = 7
 NFNL_SUBSYS_NFTABLES = 10
 """Include/uapi/linux/netlink.h and netfilter/nfnetlink.h."""
@@ -55,7 +53,7 @@ class NftTrigger:
                 socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC,
                 NETLINK_NETFILTER,
             )
-            self._socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NFNLGRP_NFTABLES)
+            self._socket.bind((0, 1 << (NFNLGRP_NFTABLES - 1)))
         except OSError as err:
             raise TransientError(f"listen to nf_tables events: {err.strerror}") from err
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 import time
@@ -38,13 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as err:
         for problem in err.problems:
             print(problem, file=sys.stderr)  # noqa: T201 - before there is a log
-        service.notify(f"STATUS=config refused: {err.problems[0]}", f"ERRNO={os.EX_CONFIG}")
+        service.notify(f"STATUS=config refused: {err.problems[0]}", f"ERRNO={errno.EINVAL}")
         return EX_CONFIG
     try:
         return _serve(options, config, service)
     except OtgdError as err:
         print(f"otgd: {err}", file=sys.stderr)  # noqa: T201 - the last word
-        service.notify(f"STATUS={err}", f"ERRNO={EX_FAILED}")
+        service.notify(f"STATUS={err}", f"ERRNO={errno.EIO}")
         return EX_FAILED
 
 

@@ -279,6 +279,7 @@ class ObservedState:
         firewall_fault: why the rules cannot be read; empty when they can.
         passage: whether other programs' FORWARD lets gadgets through.
         passage_fault: why that cannot be told; empty when it can.
+        unsure: one of the faults may go away by waiting.
     """
 
     links: tuple[ObservedLink, ...] = ()
@@ -288,6 +289,7 @@ class ObservedState:
     firewall_fault: str = ""
     passage: Passage = Passage.OPEN
     passage_fault: str = ""
+    unsure: bool = False
 
 
 # --- actions -------------------------------------------------------------------------------------
@@ -482,6 +484,7 @@ class Report:
         fresh: steps that came up too late to be tried in this pass.
         remaining: the plan made after it all; empty steps mean converged.
         observed: what the kernel held at the end.
+        gadgets: names of the gadgets that the pass was about; None for all of them.
         elapsed_s: duration of the pass in seconds.
     """
 
@@ -494,12 +497,13 @@ class Report:
     fresh: tuple[Action, ...] = ()
     remaining: Plan = field(default_factory=Plan)
     observed: ObservedState = field(default_factory=ObservedState)
+    gadgets: frozenset[str] | None = None
     elapsed_s: float = 0.0
 
     @property
     def needs_retry(self) -> bool:
-        """Whether a failure may go away by waiting."""
-        return any(failure.transient for failure in self.failures)
+        """Whether a failure, of a step or to look, may go away by waiting."""
+        return self.observed.unsure or any(failure.transient for failure in self.failures)
 
 
 def gadget_of(action: Action) -> str:

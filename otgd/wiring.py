@@ -22,7 +22,8 @@ LEGACY_TABLES = Path("/proc/thread-self/net/ip_tables_names")
 """The legacy tables that were ever used in this network namespace, one a line."""
 
 LEGACY_SAVE = "iptables-legacy-save"
-OUR_CHAINS = "-A OTGD-"
+OUR_CHAINS = "OTGD-"
+OUR_COMMENT = "--comment otgd "
 OUR_TABLE = "otgd"
 SAVE_PATIENCE_S = 5.0
 
@@ -115,11 +116,10 @@ def choose_backend(settings: Settings) -> tuple[Backend, str]:
         tables = {name for _, name in list_tables()} - {OUR_TABLE}
     except PermanentError as err:
         return Backend.IPTABLES, str(err)
-    legacy = _legacy_tables()
-    if legacy and not tables:
-        return Backend.IPTABLES, f"legacy tables are in use ({', '.join(legacy)}), nf_tables not"
     if tables:
         return Backend.NFTABLES, f"nf_tables are in use ({', '.join(sorted(tables))})"
+    if legacy := _foreign_legacy_tables():
+        return Backend.IPTABLES, f"legacy tables are in use ({', '.join(legacy)}), nf_tables not"
     return Backend.NFTABLES, "no other firewall is in use"
 
 
@@ -130,17 +130,46 @@ def _legacy_tables() -> list[str]:
         return []  # the kernel has none, or shows them to root only
 
 
+def _foreign_legacy_tables() -> list[str]:
+    """Return the legacy tables that hold anything but our rules.
+
+    A table that somebody has only looked into is there too, empty.
+    """
+    saved = _save_legacy()
+    if saved is None:
+        return _legacy_tables()
+    found = []
+    for part in saved.split("\nCOMMIT")[:-1]:
+        name, *lines = part[part.index("*") + 1 :].splitlines()
+        if any(_is_foreign(line) for line in lines):
+            found.append(name)
+    return found
+
+
+def _is_foreign(line: str) -> bool:
+    """Tell whether a line of iptables-save is a rule, chain or policy that is not ours."""
+    untouched = line.startswith(":") and " ACCEPT " in line
+    return not (untouched or OUR_CHAINS in line or OUR_COMMENT in line)
+
+
 def _legacy_has_ours() -> bool:
+    return f"-A {OUR_CHAINS}" in (_save_legacy() or "")
+
+
+def _save_legacy() -> str | None:
+    """Return what iptables-save prints for the legacy tables, or None where it cannot."""
+    if not _legacy_tables():
+        return ""
     save = shutil.which(LEGACY_SAVE, path="/usr/sbin:/sbin:/usr/bin:/bin")
-    if not _legacy_tables() or save is None:
-        return False
+    if save is None:
+        return None
     try:
         done = subprocess.run(  # noqa: S603 - a constant name
             (save,), check=False, capture_output=True, text=True, timeout=SAVE_PATIENCE_S
         )
     except (OSError, subprocess.TimeoutExpired):
-        return False
-    return OUR_CHAINS in done.stdout
+        return None
+    return done.stdout if done.returncode == 0 else None
 
 
 def _nft_has_ours() -> bool:

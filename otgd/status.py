@@ -217,7 +217,8 @@ def events_between(old: Status | None, new: Status, report: Report) -> Iterator[
             yield from _repairs(gadget, report)
     for dropped in before.gadgets:
         if new.gadget(dropped.name) is None and dropped.state is not State.ABSENT:
-            yield _event(Kind.GADGET_UNPLUGGED, dropped, f"{dropped.name}: no longer configured")
+            text = f"{dropped.name}: no longer in the config"
+            yield _event(Kind.GADGET_UNPLUGGED, dropped, text, State.ABSENT)
     for link in new.unknown:
         if (link.ifindex, link.reason) not in known:
             yield _unknown_event(link)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Unpack
 
-BACKENDS = ("iptables",)
+BACKENDS = ("iptables", "nftables")
 TOOLS = ("ip", "iptables-legacy-save", "nft", "nsenter", "setpriv")
 
 

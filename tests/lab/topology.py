@@ -12,6 +12,8 @@ eth0 is a macvlan, not a veth: with ``drivers = ["veth"]`` it is no gadget's lin
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -221,9 +223,17 @@ route add default via {INTERNET_UPLINK} dev eth0
 
     def masquerades(self, n: int) -> int:
         """Count the rules that masquerade gadget *n*."""
-        subnet = f"10.0.{10 + n}.0/24"
-        lines = self.firewall().lower().splitlines()
-        return sum("masquerade" in line and subnet in line for line in lines)
+        return self.masqueraded()[f"10.0.{10 + n}.0/24"]
+
+    def masqueraded(self) -> Counter[str]:
+        """Count the masquerade rules for each subnet: legacy rules and elements of otgd's set."""
+        legacy = self.host.run_inside("iptables-legacy-save", "-t", "nat")
+        found = Counter(re.findall(r"-s (\S+) .*-j MASQUERADE", legacy))
+        elements = self.host.run_inside(
+            *("nft", "list", "set", "inet", "otgd", "masqueraded"), check=False
+        )
+        found.update(re.findall(r'([0-9./]+) \. "', elements))
+        return found
 
     def routes(self) -> str:
         """Return every IPv4 route of the host, local ones included."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from otgd.model import (
         Action,
         DesiredState,
+        Failure,
         GadgetSpec,
         ObservedLink,
         Plan,
@@ -75,6 +76,7 @@ class Status:
 
     Attributes:
         fights: what somebody keeps undoing, beside what a gadget's reason tells.
+        faults: why steps failed, beside what a gadget's reason tells.
     """
 
     gadgets: tuple[GadgetStatus, ...] = ()
@@ -84,6 +86,7 @@ class Status:
     forwarding: bool = False
     backend: str = ""
     fights: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
 
     def gadget(self, name: str) -> GadgetStatus | None:
         """Find a gadget by its name."""
@@ -105,6 +108,7 @@ class Status:
         trouble = next((g for g in self.gadgets if g.state in (State.BLOCKED, State.FAILED)), None)
         if trouble:
             parts.append(f"{trouble.name}: {trouble.reason}")
+        parts += self.faults[:1]
         return ", ".join(parts)
 
 
@@ -113,6 +117,7 @@ def make_status(desired: DesiredState, report: Report, *, backend: str) -> Statu
     plan, observed = report.remaining, report.observed
     links = {link.ifindex: link for link in observed.links}
     bindings = dict(plan.bindings)
+    present = [spec for spec in desired.gadgets if spec.name in bindings]
     masqueraded = {rule.gadget for rule in observed.rules if isinstance(rule, Masquerade)}
     return Status(
         gadgets=tuple(
@@ -124,13 +129,19 @@ def make_status(desired: DesiredState, report: Report, *, backend: str) -> Statu
         uplink_fault=plan.uplink_fault,
         forwarding=observed.forwarding,
         backend=backend,
-        fights=tuple(sorted(_fights(desired, report))),
+        fights=tuple(sorted(_fights(present, report))),
+        faults=tuple(sorted(_faults(present, report))),
     )
 
 
-def _fights(desired: DesiredState, report: Report) -> Iterator[str]:
+def _faults(present: list[GadgetSpec], report: Report) -> Iterator[str]:
+    for failure in report.failures:
+        if not any(_concerns(failure.step, spec) for spec in present):
+            yield _cause(failure)
+
+
+def _fights(present: list[GadgetSpec], report: Report) -> Iterator[str]:
     names = {link.ifindex: link.ifname for link in report.observed.links}
-    present = [spec for spec in desired.gadgets if spec.name in dict(report.remaining.bindings)]
     for step in {contested.step for contested in report.contested}:
         if any(_concerns(step, spec) for spec in present):
             continue
@@ -182,12 +193,16 @@ def _trouble(spec: GadgetSpec, report: Report) -> str:
     """Say what keeps the gadget from being as planned; empty if nothing does."""
     for failure in report.failures:
         if _concerns(failure.step, spec):
-            return f"{failure.reason}, retrying" if failure.transient else failure.reason
+            return _cause(failure)
     fought = {held.step for held in (*report.held, *report.contested)} | set(report.undone)
     # The same object whichever of them is in force just now, and not how often: one fight is told
     # once.
     steps = sorted(describe(step) for step in fought if _concerns(step, spec))
     return f"{steps[0]}: somebody keeps undoing it" if steps else ""
+
+
+def _cause(failure: Failure) -> str:
+    return f"{failure.reason}, retrying" if failure.transient else failure.reason
 
 
 def _concerns(step: Action, spec: GadgetSpec) -> bool:
@@ -206,7 +221,6 @@ def events_between(old: Status | None, new: Status, report: Report) -> Iterator[
     nothing.
     """
     before = old or Status(uplink=new.uplink)
-    known = {(link.ifindex, link.reason) for link in before.unknown}
     if new.uplink != before.uplink:
         yield _uplink_event(before, new)
     for gadget in new.gadgets:
@@ -219,13 +233,22 @@ def events_between(old: Status | None, new: Status, report: Report) -> Iterator[
         if new.gadget(dropped.name) is None and dropped.state is not State.ABSENT:
             text = f"{dropped.name}: no longer in the config"
             yield _event(Kind.GADGET_UNPLUGGED, dropped, text, State.ABSENT)
+    yield from _host_events(before, new)
+    yield from (_step_event(step) for step in report.applied)
+
+
+def _host_events(old: Status, new: Status) -> Iterator[Event]:
+    """Tell what no gadget's state tells."""
+    known = {(link.ifindex, link.reason) for link in old.unknown}
     for link in new.unknown:
         if (link.ifindex, link.reason) not in known:
             yield _unknown_event(link)
+    for fault in new.faults:
+        if fault not in old.faults:
+            yield Event(kind=Kind.STEP_FAILED, message=fault, fields={"OTGD_REASON": fault})
     for fight in new.fights:
-        if fight not in before.fights:
+        if fight not in old.fights:
             yield Event(kind=Kind.CONTESTED, message=f"{fight}: somebody keeps undoing it")
-    yield from (_step_event(step) for step in report.applied)
 
 
 def _uplink_event(old: Status, new: Status) -> Event:

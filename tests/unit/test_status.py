@@ -28,6 +28,7 @@ from otgd.model import (
     OpenPassage,
     Plan,
     RemoveAddress,
+    RemoveRule,
     Report,
     SetLinkDown,
     UnknownLink,
@@ -331,6 +332,17 @@ def test_a_fight_that_is_no_gadgets_is_told_once() -> None:
     ]
     assert lines(fight, fight) == []
     assert status(replace(UP, contested=(held(ADD_ADDRESS),))).fights == ()
+
+
+def test_a_failure_that_is_no_gadgets_is_told_once() -> None:
+    """What is left behind by an unplug must not be so in silence."""
+    cause = "remove masquerade of 10.0.11.0/24 through eth0: the lock is held"
+    step = RemoveRule(rule=MASQUERADE)
+    left = replace(ABSENT, failures=(Failure(step=step, reason=cause, transient=True),))
+    assert lines(ABSENT, left) == [(Kind.STEP_FAILED, f"{cause}, retrying")]
+    assert lines(left, left) == []
+    assert status(left).summary == f"0 of 1 gadgets up, uplink eth0, {cause}, retrying"
+    assert status(replace(left, remaining=UP.remaining, observed=UP.observed)).faults == ()
 
 
 # --- state.json ----------------------------------------------------------------------------------

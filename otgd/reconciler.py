@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, assert_never
 
 from otgd.damper import Damper
 from otgd.describe import describe
-from otgd.errors import OtgdError, PermanentError, TransientError
+from otgd.errors import PermanentError, TransientError
 from otgd.model import (
     Action,
     AddAddress,
     AddRule,
+    Aspect,
     ClosePassage,
     DesiredState,
     EnableForwarding,
@@ -28,19 +29,18 @@ from otgd.model import (
     LinkAction,
     ObservedState,
     OpenPassage,
-    Passage,
     Plan,
     RemoveAddress,
     RemoveAltname,
     RemoveRule,
     RenameLink,
     Report,
-    Rule,
     SetLinkDown,
     SetLinkUp,
     gadget_of,
 )
 from otgd.planner import make_plan
+from otgd.view import Seen, View
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -62,13 +62,22 @@ class _Outcome:
     skipped: list[Action] = field(default_factory=list)
     broken: set[str] = field(default_factory=set)
 
+    def begin_again(self) -> None:
+        """Forget all but what worked: more is known now, and every step deserves a try."""
+        self.tried = set(self.applied)
+        self.held.clear()
+        self.failures.clear()
+        self.skipped.clear()
+        self.broken.clear()
+
 
 class Reconciler:
     """Makes the kernel hold what is desired, one pass at a time.
 
     Args:
         before_look: called before each look at the kernel; forgets the triggers that the look
-            will answer, so that only what happens later asks for another pass.
+            will answer, so that only what happens later asks for another pass. Returns the
+            ifindexes that they named, or None if they were about anything else.
         clock: monotonic seconds.
     """
 
@@ -79,9 +88,10 @@ class Reconciler:
         firewall: FirewallPort,
         forwarding: ForwardingPort,
         passage: PassagePort | None = None,
-        before_look: Callable[[], None] = lambda: None,
+        before_look: Callable[[], frozenset[int] | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._view = View(links=links, firewall=firewall, forwarding=forwarding, passage=passage)
         self._links = links
         self._firewall = firewall
         self._forwarding = forwarding
@@ -89,82 +99,96 @@ class Reconciler:
         self._before_look = before_look
         self._clock = clock
         self._damper = Damper()
-        self._bindings: frozenset[tuple[str, int]] = frozenset()
+        self._bindings: dict[str, int] = {}
+        self._was_plain = False
 
     def observe(self) -> ObservedState:
-        """Look at everything.
+        """Look at everything, and change nothing.
 
         Raises:
             OtgdError: the links cannot be seen; without them there is nothing to plan.
         """
         self._before_look()
-        rules: frozenset[Rule] = frozenset()
-        fault = ""
-        try:
-            rules = self._firewall.observe()
-        except OtgdError as err:
-            fault = str(err)
-        passage, passage_fault = self._look_at_passage()
-        return ObservedState(
-            links=self._links.observe_links(),
-            routes=self._links.observe_routes(),
-            rules=rules,
-            forwarding=self._forwarding.enabled(),
-            firewall_fault=fault,
-            passage=passage,
-            passage_fault=passage_fault,
-        )
+        return self._view.look(DesiredState()).observed
 
-    def _look_at_passage(self) -> tuple[Passage, str]:
-        if self._passage is None:
-            return Passage.OPEN, ""
-        try:
-            return self._passage.look(), ""
-        except OtgdError as err:
-            return Passage.OPEN, str(err)
-
-    def run_pass(self, desired: DesiredState) -> Report:
+    def run_pass(self, desired: DesiredState, *, everything: bool = True) -> Report:
         """Bring the kernel to *desired* as far as it goes now.
+
+        Args:
+            desired: what it shall hold.
+            everything: look at everything; otherwise only at what events named, if that is
+                enough. Trouble of any kind, now or in the last pass, makes it everything.
 
         Raises:
             OtgdError: the kernel cannot be looked at.
         """
         started = self._clock()
         outcome = _Outcome()
-        observed = self.observe()
-        plan = make_plan(desired, observed)
-        self._forget_replugged(plan, outcome)
+        everything |= not self._was_plain
+        self._was_plain = False  # and stays so if this pass does not come to its end
+        seen, plan = self._look(desired, outcome, everything=everything)
         self._damper.missed(plan.steps, self._clock())
         fresh = plan.steps
         for _ in range(ROUNDS):
-            if not fresh:
+            if fresh:
+                self._apply(fresh, outcome)
+            elif seen.gadgets is None or _is_plain(plan, outcome):
                 break
-            self._apply(fresh, outcome)
-            observed = self.observe()
-            plan = make_plan(desired, observed)
-            self._forget_replugged(plan, outcome)
+            else:
+                outcome.begin_again()
+            # Steps were taken, and are verified; or a part shows trouble, and the whole is asked.
+            seen, plan = self._look(
+                desired, outcome, everything=not fresh or seen.gadgets is None, also=seen.gadgets
+            )
             fresh = tuple(step for step in plan.steps if step not in outcome.tried)
         undone = tuple(s for s in plan.steps if s in outcome.tried and s in outcome.applied)
         self._damper.missed(undone, self._clock(), at_once=True)
+        contested = tuple(self._damper.contested(self._clock()).values())
+        self._was_plain = not (fresh or contested) and _is_plain(plan, outcome)
         return Report(
             applied=tuple(outcome.applied),
             failures=tuple(outcome.failures),
             skipped=tuple(outcome.skipped),
             held=tuple(outcome.held.values()),
-            contested=tuple(self._damper.contested(self._clock()).values()),
+            contested=contested,
             undone=undone,
             fresh=fresh,
             remaining=plan,
-            observed=observed,
+            observed=seen.observed,
+            gadgets=seen.gadgets,
             elapsed_s=self._clock() - started,
         )
 
-    def _forget_replugged(self, plan: Plan, outcome: _Outcome) -> None:
+    def _look(
+        self,
+        desired: DesiredState,
+        outcome: _Outcome,
+        *,
+        everything: bool,
+        also: frozenset[str] | None = None,
+    ) -> tuple[Seen, Plan]:
+        """Look, and plan for what was seen."""
+        touched = self._before_look()
+        seen = None
+        if not everything and touched is not None and self._view.is_plain:
+            seen = self._view.glance(desired, touched, also or ())
+        if seen is None:
+            seen = self._view.look(desired)
+        plan = make_plan(seen.desired, seen.observed)
+        self._forget_replugged(plan, seen.gadgets, outcome)
+        return seen, plan
+
+    def _forget_replugged(
+        self, plan: Plan, gadgets: frozenset[str] | None, outcome: _Outcome
+    ) -> None:
         """A gadget on another link than before starts afresh: that is no fight, however often."""
-        current = frozenset(plan.bindings)
-        changed = {name for name, _ in current ^ self._bindings}
+        now = dict(plan.bindings)
+        before = self._bindings
+        names = before.keys() | now.keys() if gadgets is None else gadgets
+        changed = {name for name in names if before.get(name) != now.get(name)}
         if changed:
-            self._bindings = current
+            self._bindings = {n: i for n, i in before.items() if n not in changed}
+            self._bindings |= {n: i for n, i in now.items() if n in changed}
             self._damper.forget(changed, self._clock())
             outcome.broken -= changed
             outcome.tried = {step for step in outcome.tried if gadget_of(step) not in changed}
@@ -179,7 +203,7 @@ class Reconciler:
             ready = [step for step in batch if step not in outcome.held]
             for part in [ready] if is_rule else [[step] for step in ready]:
                 sound = [step for step in part if gadget_of(step) not in outcome.broken]
-                outcome.skipped += [step for step in part if step not in sound]
+                outcome.skipped += [step for step in part if gadget_of(step) in outcome.broken]
                 if sound:
                     self._attempt(sound, outcome)
         self._damper.applied(outcome.applied[known:], self._clock())
@@ -248,6 +272,15 @@ class Reconciler:
                 self._links.set_up(ifindex, up=False)
             case _:
                 assert_never(step)
+
+
+def _is_plain(plan: Plan, outcome: _Outcome) -> bool:
+    """Tell whether there is no trouble in which one gadget may depend on another.
+
+    A missing uplink is none: it is in the background, which is looked at as a whole.
+    """
+    blocked = any(blocked.aspect is not Aspect.UPLINK for blocked in plan.blocked)
+    return not (blocked or plan.steps or outcome.failures or outcome.held)
 
 
 def _is_rule(step: Action) -> bool:

@@ -43,6 +43,8 @@ def _import_codec() -> Any:  # noqa: ANN401 - pyroute2 is untyped
 
 
 _codec = _import_codec()
+_nla: Any = _codec.nla
+_nlmsg: Any = _codec.nlmsg
 
 RTM_NEWLINK: Final = 16
 RTM_DELLINK: Final = 17
@@ -73,7 +75,7 @@ _BUFFER_BYTES = 1 << 17
 _DUMP_TRIES = 5
 
 
-class LinkMessage(_codec.nlmsg):  # type: ignore[misc]
+class LinkMessage(_nlmsg):  # type: ignore[misc]
     """struct ifinfomsg and the attributes of interest."""
 
     prefix = "IFLA_"
@@ -93,17 +95,17 @@ class LinkMessage(_codec.nlmsg):  # type: ignore[misc]
         (52, "IFLA_PROP_LIST", "properties"),
     )
 
-    class info(_codec.nla):  # type: ignore[misc]  # noqa: N801, D106 - named by nla_map
+    class info(_nla):  # type: ignore[misc]  # noqa: N801, D106 - named by nla_map
         prefix = "IFLA_"
         nla_map = ((1, "IFLA_INFO_KIND", "asciiz"),)
 
-    class properties(_codec.nla):  # type: ignore[misc]  # noqa: N801, D106 - named by nla_map
+    class properties(_nla):  # type: ignore[misc]  # noqa: N801, D106 - named by nla_map
         prefix = "IFLA_"
         nla_flags = _codec.NLA_F_NESTED
         nla_map = ((53, "IFLA_ALT_IFNAME", "asciiz"),)
 
 
-class AddressMessage(_codec.nlmsg):  # type: ignore[misc]
+class AddressMessage(_nlmsg):  # type: ignore[misc]
     """struct ifaddrmsg and the attributes of interest."""
 
     prefix = "IFA_"
@@ -116,7 +118,7 @@ class AddressMessage(_codec.nlmsg):  # type: ignore[misc]
     )
 
 
-class RouteMessage(_codec.nlmsg):  # type: ignore[misc]
+class RouteMessage(_nlmsg):  # type: ignore[misc]
     """struct rtmsg and the attributes of interest."""
 
     prefix = "RTA_"

@@ -32,7 +32,14 @@ class FakeKernel:
         self.forwards = False
         self.fail: dict[str, list[OtgdError]] = {}
         self.calls: list[str] = []
+        self.named: set[int] = set()
         self._ifindexes = count(2)
+
+    def take_named(self) -> frozenset[int]:
+        """Return and forget which links the kernel's events would have named."""
+        named = frozenset(self.named)
+        self.named.clear()
+        return named
 
     # --- what the world does ---------------------------------------------------------------------
 
@@ -43,16 +50,19 @@ class FakeKernel:
         self.links[ifindex] = ObservedLink(
             ifindex=ifindex, ifname=ifname, mac=mac, driver=driver, carrier=True
         )
+        self.named.add(ifindex)
         return ifindex
 
     def unplug(self, ifindex: int) -> None:
         """A link goes, and its addresses and routes with it."""
         del self.links[ifindex]
+        self.named.add(ifindex)
         self.static_routes = [r for r in self.static_routes if r.ifindex != ifindex]
 
     def change(self, ifindex: int, **fields: object) -> None:
         """Somebody else changes a link."""
         self.links[ifindex] = replace(self.links[ifindex], **fields)  # type: ignore[arg-type]
+        self.named.add(ifindex)
 
     def foreign_address(self, ifindex: int, interface: str) -> None:
         """Somebody else adds an address."""
@@ -62,6 +72,7 @@ class FakeKernel:
     def default_route(self, ifindex: int, metric: int = 0) -> None:
         """Somebody adds a default route."""
         destination = IPv4Network("0.0.0.0/0")
+        self.named.add(ifindex)
         self.static_routes.append(
             ObservedRoute(destination=destination, ifindex=ifindex, metric=metric)
         )

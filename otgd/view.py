@@ -1,0 +1,210 @@
+"""What was seen of the kernel, and which part of it has to be seen again.
+
+A gadget's network depends on little else: its own link, its own rules, and the *background*, the
+links that are no gadget's. So when events name nothing but gadgets' links, looking at those and
+planning for their gadgets gives what looking at everything would, at a cost that does not grow
+with the number of gadgets. Whatever is not that plain is answered by a look at everything: at
+start, at a resync, after an overflow, when the background or the config changed.
+
+Pure but for its memory; the ports do the looking. Foreign routes over a gadget's link are noticed
+only by a look at everything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from otgd.errors import OtgdError, TransientError
+from otgd.model import DesiredState, ObservedState, Passage, Quarantine, Stray, UnknownPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from otgd.model import GadgetSpec, ObservedLink, ObservedRoute, Rule
+    from otgd.ports import FirewallPort, ForwardingPort, LinkPort, PassagePort
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What to plan with.
+
+    Attributes:
+        gadgets: names of the gadgets that it is about; None for all.
+    """
+
+    desired: DesiredState
+    observed: ObservedState
+    gadgets: frozenset[str] | None = None
+
+
+class View:
+    """Looks through the ports, at everything or at what events named."""
+
+    def __init__(
+        self,
+        *,
+        links: LinkPort,
+        firewall: FirewallPort,
+        forwarding: ForwardingPort,
+        passage: PassagePort | None,
+    ) -> None:
+        self._ports = links, firewall, forwarding, passage
+        self._desired = DesiredState()
+        self._specs: dict[str, GadgetSpec] = {}
+        self._names: dict[str, str] = {}
+        self._links: dict[int, ObservedLink] = {}
+        self._background: tuple[ObservedLink, ...] = ()
+        self._routes: tuple[ObservedRoute, ...] = ()
+        self._rules: frozenset[Rule] = frozenset()
+        self._rules_of: dict[str, set[Rule]] = {}
+
+    # --- everything ------------------------------------------------------------------------------
+
+    def look(self, desired: DesiredState) -> Seen:
+        """Look at everything.
+
+        Raises:
+            OtgdError: the links cannot be seen; without them there is nothing to plan.
+        """
+        links = self._ports[0]
+        observed = replace(
+            self._look_at_the_host(),
+            links=links.observe_links(),
+            routes=links.observe_routes(),
+        )
+        self._remember(desired, observed)
+        return Seen(desired=desired, observed=observed)
+
+    def _look_at_the_host(self) -> ObservedState:
+        """Look at what is cheap to see, and has no part to look at alone."""
+        _, firewall, forwarding, passage = self._ports
+        rules: frozenset[Rule] = frozenset()
+        fault = passage_fault = ""
+        unsure = False
+        way = Passage.OPEN
+        try:
+            rules = firewall.observe()
+        except OtgdError as err:
+            fault = str(err)
+            unsure = isinstance(err, TransientError)
+        if passage is not None:
+            try:
+                way = passage.look()
+            except OtgdError as err:
+                passage_fault = str(err)
+                unsure |= isinstance(err, TransientError)
+        return ObservedState(
+            rules=rules,
+            forwarding=forwarding.enabled(),
+            firewall_fault=fault,
+            passage=way,
+            passage_fault=passage_fault,
+            unsure=unsure,
+        )
+
+    def _remember(self, desired: DesiredState, observed: ObservedState) -> None:
+        if desired is not self._desired:
+            self._desired = desired
+            self._specs = {spec.name: spec for spec in desired.gadgets}
+            self._names = {spec.mac: spec.name for spec in desired.gadgets}
+        self._links = {link.ifindex: link for link in observed.links}
+        self._background = tuple(x for x in observed.links if not self._gadget_on(x))
+        ours = {
+            (link.ifindex, address.interface.network)
+            for link in observed.links
+            for address in link.addresses
+            if address.owned
+        }
+        self._routes = tuple(r for r in observed.routes if (r.ifindex, r.destination) not in ours)
+        self._rules = observed.rules
+        self._rules_of = {}
+        for rule in observed.rules:
+            self._rules_of.setdefault(_gadget_in(rule), set()).add(rule)
+
+    def _gadget_on(self, link: ObservedLink | None) -> str:
+        """Name the gadget whose link this may be; empty for a link of the background."""
+        if link is None or link.driver not in self._desired.drivers:
+            return ""
+        return self._names.get(link.mac, "")
+
+    # --- a part ----------------------------------------------------------------------------------
+
+    def glance(
+        self, desired: DesiredState, touched: Iterable[int], also: Iterable[str] = ()
+    ) -> Seen | None:
+        """Look at the links of *touched* ifindexes and plan for their gadgets, and *also* these.
+
+        Return None when that is not enough, and everything has to be looked at.
+
+        Raises:
+            OtgdError: the links cannot be seen.
+        """
+        if desired is not self._desired:
+            return None
+        gadgets = self._look_at_links(frozenset(touched))
+        if gadgets is None:
+            return None
+        host = self._look_at_the_host()
+        changed = self._look_at_rules(host)
+        if changed is None:
+            return None
+        gadgets |= changed | set(also)
+        specs = tuple(self._specs[name] for name in sorted(gadgets & self._specs.keys()))
+        macs = {spec.mac for spec in specs}
+        own = tuple(x for x in self._links.values() if x.mac in macs and self._gadget_on(x))
+        rules = frozenset(rule for name in gadgets for rule in self._rules_of.get(name, ()))
+        return Seen(
+            desired=replace(desired, gadgets=specs),
+            observed=replace(
+                host, links=(*self._background, *own), routes=self._routes, rules=rules
+            ),
+            gadgets=frozenset(gadgets),
+        )
+
+    def _look_at_links(self, touched: frozenset[int]) -> set[str] | None:
+        """Return the gadgets whose links changed; None when another link may have."""
+        now = {link.ifindex: link for link in self._ports[0].observe_links(touched)}
+        gadgets = set()
+        for ifindex in touched:
+            before, after = self._links.get(ifindex), now.get(ifindex)
+            if before is None and after is None:
+                continue  # came and went
+            names = {self._gadget_on(link) for link in (before, after) if link is not None}
+            if "" in names:
+                return None
+            if before != after:
+                gadgets |= names
+        for ifindex in touched:
+            self._links.pop(ifindex, None)
+        self._links |= now
+        return gadgets
+
+    def _look_at_rules(self, host: ObservedState) -> set[str] | None:
+        """Return the gadgets whose rules changed; None when that is not all that did."""
+        if host.firewall_fault or host.passage_fault:
+            return None
+        if host.rules is self._rules:
+            return set()
+        gadgets = set()
+        for rule in host.rules ^ self._rules:
+            name = _gadget_in(rule)
+            if not name:
+                return None
+            gadgets.add(name)
+            mine = self._rules_of.setdefault(name, set())
+            if rule in host.rules:
+                mine.add(rule)
+            else:
+                mine.discard(rule)
+        self._rules = host.rules
+        return gadgets
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether glances may be enough at all: a quarantine ties unlisted links together."""
+        return self._desired.unknown is UnknownPolicy.REPORT
+
+
+def _gadget_in(rule: Rule) -> str:
+    return "" if isinstance(rule, Stray | Quarantine) else rule.gadget

@@ -39,6 +39,21 @@ if TYPE_CHECKING:
     from otgd.guest.tree import Card, Change
     from otgd.model import GadgetSpec
 
+PREPARE_EXAMPLES = """
+\b
+Examples:
+  sudo otgctl prepare ethusb1 --boot /media/pi/bootfs --root /media/pi/rootfs
+  otgctl prepare ethusb1 --image raspios.img.xz --out worker1.img
+  otgctl prepare --all --image raspios.img.xz --out cards/
+  sudo otgctl prepare ethusb2 --device /dev/sdb --dry-run
+  sudo otgctl prepare --undo --device /dev/sdb
+"""
+VERIFY_EXAMPLES = """
+\b
+Examples:
+  otgctl verify
+  otgctl verify ethusb1 ethusb3 --user pi
+"""
 SSH_CONNECT_S = 5
 SSH_TIMEOUT_S = 20
 EX_DIFFERS = 1
@@ -76,6 +91,8 @@ class _Source:
             raise click.UsageError("name the card with --root, --image or --device")
         if self.boot and not self.root:
             raise click.UsageError("--boot goes with --root")
+        if self.root and self.root.samefile("/"):
+            raise click.UsageError(f"--root {self.root} is this computer's own; name a card's")
         if self.out and not self.image:
             raise click.UsageError("--out goes with --image")
         if everybody and not (self.image and self.out):
@@ -86,7 +103,7 @@ def _path(**kwargs: bool) -> click.Path:
     return click.Path(path_type=Path, **kwargs)
 
 
-@click.command()
+@click.command(epilog=PREPARE_EXAMPLES)
 @click.argument("name", type=GadgetName(), required=False)
 @click.option("--all", "everybody", is_flag=True, help="One image for each gadget, into --out.")
 @click.option("--boot", type=_path(file_okay=False, exists=True), help="Mounted boot partition.")
@@ -132,18 +149,10 @@ def prepare(
     password_hash: str,
     gpu_mem: bool | None,
 ) -> int:
-    r"""Make an SD card the card of the gadget NAME.
+    """Make an SD card the card of the gadget NAME.
 
     Writes what the config says of the gadget: MACs, hostname, address, gateway; enables the
     USB gadget, and ssh. What the card held before is kept on it, for --undo.
-
-    \b
-    Examples:
-      sudo otgctl prepare ethusb1 --boot /media/pi/bootfs --root /media/pi/rootfs
-      otgctl prepare ethusb1 --image raspios.img.xz --out worker1.img
-      otgctl prepare --all --image raspios.img.xz --out cards/
-      sudo otgctl prepare ethusb2 --device /dev/sdb --dry-run
-      sudo otgctl prepare --undo --device /dev/sdb
     """
     source = _Source(boot=boot, root=root, image=image, device=device, out=out)
     source.check(everybody=everybody)
@@ -167,7 +176,7 @@ def prepare(
     return _prepare_one(_gadget(specs, name), wishes, source, mode)
 
 
-@click.command()
+@click.command(epilog=VERIFY_EXAMPLES)
 @click.argument("names", type=GadgetName(), nargs=-1)
 @click.option("--user", help="Whom to log in as (default: what ssh's own config says).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -175,15 +184,10 @@ def prepare(
 def verify(
     installation: Installation, *, names: tuple[str, ...], user: str | None, as_json: bool
 ) -> int:
-    r"""Ask plugged guests over ssh whether they are as the config wants them.
+    """Ask plugged guests over ssh whether they are as the config wants them.
 
     Compares hostname, both MACs, address and gateway. Without NAMES it asks all. Exits with 1 if
     one differs or does not answer.
-
-    \b
-    Examples:
-      otgctl verify
-      otgctl verify ethusb1 ethusb3 --user pi
     """
     specs = installation.config().desired.gadgets
     chosen = [_gadget(specs, name) for name in names] or list(specs)

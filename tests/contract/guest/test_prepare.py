@@ -442,6 +442,7 @@ def test_nobody_without_the_tools_is_told_what_to_install(
         pytest.param(["--all", "--root", "."], "--all goes with --image FILE and --out", id="all"),
         pytest.param(["ethusb1", "--root", ".", "--user", "pi"], "--user needs", id="user alone"),
         pytest.param(["ethusb1", "--root", ".", "--dns", "x"], "write an IPv4 address", id="dns"),
+        pytest.param(["ethusb1", "--root", "/"], "is this computer's own", id="host's root"),
         pytest.param(["x", "--undo", "--root", "."], "--undo takes a card", id="undo of a name"),
     ],
 )

@@ -56,11 +56,11 @@ options=(
 )
 packages=$*
 [[ -z $packages ]] || options+=(--include="${packages// /,}")
+options+=(--customize-hook='rm -f "$1"/var/cache/apt/archives/*.deb')
 if [[ $variant != extract ]]; then
     options+=(
         # A first boot takes a new machine id; nothing is mounted; nothing is looked up.
         --customize-hook=': > "$1/etc/machine-id"; : > "$1/etc/fstab"; : > "$1/etc/resolv.conf"'
-        --customize-hook='rm -f "$1"/var/cache/apt/archives/*.deb'
     )
 fi
 if [[ -n $download ]]; then

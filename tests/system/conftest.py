@@ -16,11 +16,13 @@ from tests.conftest import need
 from tests.lab.namespaces import run
 from tests.system.container import booted, make_root
 from tests.system.host import CONFIG, Host, container_config
+from tests.system.image import make_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.system.container import Container
+    from tests.system.image import Image
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -132,7 +134,62 @@ def trixie_installed(boot: Boot, trixie: System, deb: Path) -> System:
     return boot.installed(trixie, lambda container: apt_install(container, deb))
 
 
-@pytest.fixture(params=["trixie"])
+BUILD_DEPENDS = (
+    *("gcc", "iptables", "libc6-dev", "libsystemd-dev", "pkg-config", "python3-dev"),
+    *("python3-nftables", "python3-venv"),
+)
+"""What install.sh asks of apt."""
+
+
+@pytest.fixture(scope="session")
+def bookworm() -> System:
+    """A fresh bookworm; apt has what install.sh asks for at hand."""
+    need_containers()
+    root = make_root("bookworm", *SYSTEM, *NEIGHBOURS, download=BUILD_DEPENDS)
+    return System(suite="bookworm", layers=(root,))
+
+
+@pytest.fixture(scope="session")
+def wheelhouse(workspace: Path) -> Path:
+    """What pip installs on bookworm, fetched beforehand, since a container has no network."""
+    python = shutil.which("python3.11")
+    need(python, "Python 3.11, to choose the files that bookworm's Python takes")
+    where = workspace / "wheelhouse"
+    requirements = REPOSITORY / "packaging" / "requirements.txt"
+    pip = (str(python), "-m", "pip", "download", "--quiet", "--dest", str(where))
+    run(*pip, "--require-hashes", "--requirement", str(requirements))
+    run(*pip, "setuptools", "wheel")  # what pip builds with
+    return where
+
+
+def copy_checkout(target: Path) -> None:
+    """Copy what the checkout holds, as a clone would."""
+    listed = run("git", "-C", str(REPOSITORY), "ls-files", "-co", "--exclude-standard")
+    for name in listed.splitlines():
+        if (REPOSITORY / name).exists():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(REPOSITORY / name, target / name)
+
+
+def run_installer(container: Container, *arguments: str) -> None:
+    """Run install.sh in a container that has no network."""
+    pip = ("PIP_NO_INDEX=1", "PIP_FIND_LINKS=/root/wheelhouse")
+    container.run("env", *pip, "/root/otgd/packaging/install.sh", *arguments)
+
+
+@pytest.fixture(scope="session")
+def bookworm_installed(boot: Boot, bookworm: System, wheelhouse: Path) -> System:
+    """Bookworm after install.sh."""
+
+    def install(container: Container) -> None:
+        shutil.copytree(wheelhouse, container.root / "root/wheelhouse")
+        copy_checkout(container.root / "root/otgd")
+        run_installer(container)
+
+    return boot.installed(bookworm, install)
+
+
+@pytest.fixture(params=["trixie", "bookworm"])
 def installed(request: pytest.FixtureRequest) -> System:
     """A system with otgd, for each way to install it."""
     system: System = request.getfixturevalue(f"{request.param}_installed")
@@ -150,3 +207,14 @@ def host(boot: Boot, installed: System) -> Iterator[Host]:
     with boot(installed, prepare) as container, Host(container) as each:
         each.await_active()
         yield each
+
+
+@pytest.fixture(scope="session")
+def image(workspace: Path, trixie_installed: System) -> Image:
+    """The installed trixie, with Debian's kernel, for a virtual machine."""
+    for program in ("qemu-system-x86_64", "busybox", "cpio", "depmod", "mkfs.ext4"):
+        need(shutil.which(program), f"{program} (packages qemu-system-x86, busybox-static, …)")
+    kernel_root = make_root("trixie", "linux-image-amd64", variant="extract")
+    where = workspace / "image"
+    where.mkdir()
+    return make_image(where, kernel_root=kernel_root, layers=trixie_installed.layers)

@@ -6,17 +6,16 @@ outside through the container's namespaces; nothing is installed in it for the t
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tests.lab.deadline import until
 from tests.lab.namespaces import Namespace, run
+from tests.system.booted_system import BootedSystem, Completed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -40,19 +39,14 @@ _NSPAWN_ENVIRONMENT = {
 }
 
 
-def make_root(suite: str, *packages: str, download: Sequence[str] = ()) -> Path:
+def make_root(
+    suite: str, *packages: str, download: Sequence[str] = (), variant: str = "minbase"
+) -> Path:
     """Return a cached Debian root with *packages*, and *download* ready in its apt cache."""
-    options = ["--download", " ".join(download)] if download else []
+    options = ["--variant", variant]
+    if download:
+        options += ["--download", " ".join(download)]
     return Path(run(str(MAKE_ROOT), *options, suite, *packages).strip())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Completed:
-    """What a command inside the container came to."""
-
-    code: int
-    out: str
-    err: str
 
 
 class ContainerNamespace(Namespace):
@@ -63,7 +57,7 @@ class ContainerNamespace(Namespace):
         self._mnt = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
 
 
-class Container:
+class Container(BootedSystem):
     """One booted system."""
 
     def __init__(self, pid: int) -> None:
@@ -86,35 +80,6 @@ class Container:
             env=_ENVIRONMENT,
         )
         return Completed(code=done.returncode, out=done.stdout, err=done.stderr)
-
-    def run(self, *command: str, stdin: str | None = None) -> str:
-        """Run a program as root inside, expect it to succeed and return what it printed."""
-        done = self.attempt(*command, stdin=stdin)
-        if done.code != 0:
-            text = f"{' '.join(command)}: exit {done.code}:\n{done.out[-4000:]}{done.err[-4000:]}"
-            raise AssertionError(text)
-        return done.out
-
-    def write(self, path: str, text: str) -> None:
-        """Write a file inside, with its directories."""
-        target = self.root / path.lstrip("/")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text)
-
-    def unit(self, name: str, key: str) -> str:
-        """Return one property of a unit, as ``systemctl show`` tells it."""
-        return self.run("systemctl", "show", "--value", "--property", key, name).strip()
-
-    def journal(self, *matches: str) -> list[dict[str, Any]]:
-        """Return the journal's entries that match, oldest first, with every field."""
-        text = self.run("journalctl", "--output", "json", "--all", "--quiet", *matches)
-        return [json.loads(line) for line in text.splitlines()]
-
-    def udev(self, ifname: str) -> dict[str, str]:
-        """Return what udev's database says about a link."""
-        query = ("udevadm", "info", "--query", "property", f"/sys/class/net/{ifname}")
-        text = self.attempt(*query).out
-        return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
 
 def _cgroup2() -> Path:

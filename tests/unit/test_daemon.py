@@ -40,7 +40,7 @@ from tests.lab.deadline import until
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from otgd.model import ObservedLink, Rule
+    from otgd.model import Rule
 
 MAC = "00:22:82:ff:ff:01"
 OTHER_MAC = "00:22:82:ff:ff:02"
@@ -64,6 +64,20 @@ def config(*numbers: int, **settings: object) -> Config:
     )
 
 
+class ScriptedKernel(FakeKernel):
+    """Does something at each call of a verb, before it answers or fails: ``at[verb] = …``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at: dict[str, Callable[[], object]] = {}
+
+    def _call(self, verb: str) -> None:
+        try:
+            super()._call(verb)
+        finally:
+            self.at.get(verb, lambda: None)()
+
+
 @dataclass
 class Stage:
     """The daemon among fakes; *reloads* is what it reads at each SIGHUP, oldest first."""
@@ -72,7 +86,7 @@ class Stage:
     service: FakeService = field(default_factory=FakeService)
     log: FakeLog = field(default_factory=FakeLog)
     state: FakeState = field(default_factory=FakeState)
-    worlds: list[FakeWorld] = field(default_factory=lambda: [FakeWorld()])
+    worlds: list[FakeWorld] = field(default_factory=lambda: [FakeWorld(ScriptedKernel())])
     reloads: list[Config | Exception] = field(default_factory=list)
     connected: int = 0
 
@@ -82,7 +96,8 @@ class Stage:
         return self.worlds[0]
 
     @property
-    def kernel(self) -> FakeKernel:
+    def kernel(self) -> ScriptedKernel:
+        assert isinstance(self.world.kernel, ScriptedKernel)
         return self.world.kernel
 
     @property
@@ -197,14 +212,11 @@ def test_the_first_pass_is_over_before_ready(stage: Stage) -> None:
 def test_events_are_subscribed_to_before_the_first_look(stage: Stage) -> None:
     """A gadget that comes right after the look is served, since its event was waited for."""
 
-    class Late(FakeKernel):
-        def observe_links(self) -> tuple[ObservedLink, ...]:
-            links = super().observe_links()
-            if self.calls.count("observe_links") == 1:
-                stage.plug()
-            return links
+    def plug_once() -> None:
+        if stage.looks == 1:
+            stage.plug()
 
-    stage.worlds = [FakeWorld(Late())]
+    stage.kernel.at["observe_routes"] = plug_once  # the links have just been looked at
     stage.play(stage.wait_up)
 
 
@@ -391,12 +403,7 @@ def test_a_quiet_service_looks_no_oftener_than_its_resync(stage: Stage) -> None:
     stage.config = config(1, resync_s=0.05)
     looks: list[float] = []
 
-    class Timed(FakeKernel):
-        def observe_links(self) -> tuple[ObservedLink, ...]:
-            looks.append(time.monotonic())
-            return super().observe_links()
-
-    stage.worlds = [FakeWorld(Timed())]
+    stage.kernel.at["observe_links"] = lambda: looks.append(time.monotonic())
     stage.play(lambda: until(lambda: len(looks) >= 5))
     gaps = [later - earlier for earlier, later in itertools.pairwise(looks)]
     assert min(gaps) >= 0.05
@@ -407,12 +414,7 @@ def test_what_may_work_in_a_moment_is_tried_again_with_growing_waits(stage: Stag
     stage.kernel.fail["add_address"] = [TransientError("the kernel is busy") for _ in range(5)]
     tries: list[float] = []
 
-    class Timed(FakeKernel):
-        def add_address(self, ifindex: int, interface: IPv4Interface) -> None:
-            tries.append(time.monotonic())
-            super().add_address(ifindex, interface)
-
-    stage.kernel.__class__ = Timed
+    stage.kernel.at["add_address"] = lambda: tries.append(time.monotonic())
     stage.play(stage.wait_up)
     gaps = [later - earlier for earlier, later in itertools.pairwise(tries)]
     assert len(gaps) == 5
@@ -435,15 +437,13 @@ def test_a_step_that_somebody_keeps_undoing_is_retried_later(stage: Stage) -> No
     """Held steps have a timer of their own; the fight is no busy loop and ends when it ends."""
     fighting = True
 
-    class Contested(FakeKernel):
-        def observe_links(self) -> tuple[ObservedLink, ...]:
-            for ifindex, link in list(self.links.items()):
-                if fighting and link.addresses:
-                    self.change(ifindex, addresses=())
-            return super().observe_links()
+    ifindex = stage.kernel.plug("usb0", MAC)
 
-    stage.kernel.plug("usb0", MAC)
-    stage.kernel.__class__ = Contested
+    def undo() -> None:
+        if fighting:
+            stage.kernel.change(ifindex, addresses=())
+
+    stage.kernel.at["observe_links"] = undo
 
     def script() -> None:
         nonlocal fighting
@@ -461,16 +461,14 @@ def test_a_step_that_somebody_keeps_undoing_is_retried_later(stage: Stage) -> No
 def test_links_that_come_faster_than_a_pass_get_the_next_at_once(stage: Stage) -> None:
     born = 1
 
-    class Fertile(FakeKernel):
-        def observe_links(self) -> tuple[ObservedLink, ...]:
-            nonlocal born
-            if born <= 9:
-                self.plug(f"usb{born}", gadget(born).mac)
-                born += 1
-            return super().observe_links()
+    def plug_another() -> None:
+        nonlocal born
+        if born <= 9:
+            stage.kernel.plug(f"usb{born}", gadget(born).mac)
+            born += 1
 
     stage.config = config(*range(1, 10))
-    stage.kernel.__class__ = Fertile
+    stage.kernel.at["observe_links"] = plug_another
 
     def script() -> None:
         for n in range(1, 10):
@@ -502,19 +500,16 @@ def test_the_watchdog_starves_while_passes_fail_and_is_fed_as_soon_as_one_ends(
 ) -> None:
     stage.service = FakeService(watchdog_s=0.04)
 
-    class Sick(FakeKernel):
-        def observe_links(self) -> tuple[ObservedLink, ...]:
-            links = super().observe_links()
-            if sick:
-                raise PermanentError("not permitted")
-            return links
-
     sick = False
-    stage.kernel.__class__ = Sick
-    healed_at = 0.0
+
+    def fail() -> None:
+        if sick:
+            raise PermanentError("not permitted")
+
+    stage.kernel.at["observe_links"] = fail
 
     def script() -> None:
-        nonlocal sick, healed_at
+        nonlocal sick
         until(lambda: stage.service.times("WATCHDOG=1"))
         sick = True
         stage.world.trigger.fire()
@@ -536,16 +531,14 @@ def test_the_watchdog_starves_while_passes_fail_and_is_fed_as_soon_as_one_ends(
 
 
 def test_a_defect_in_a_pass_ends_nothing_and_is_told_once(stage: Stage) -> None:
-    class Broken(FakeKernel):
-        def observe_links(self) -> tuple[ObservedLink, ...]:
-            links = super().observe_links()
-            if broken:
-                raise ZeroDivisionError("a defect")
-            return links
-
     broken = False
+
+    def break_down() -> None:
+        if broken:
+            raise ZeroDivisionError("a defect")
+
     stage.kernel.plug("usb0", MAC)
-    stage.kernel.__class__ = Broken
+    stage.kernel.at["observe_links"] = break_down
 
     def script() -> None:
         nonlocal broken
@@ -567,7 +560,7 @@ def test_a_defect_in_a_pass_ends_nothing_and_is_told_once(stage: Stage) -> None:
     (event,) = stage.log.of(Kind.PASS_CRASHED)
     place = r"ZeroDivisionError: a defect \(test_daemon.py:\d+\)"
     assert re.fullmatch(f"a defect of otgd, please report it: {place}", event.message)
-    assert "in observe_links" in event.fields["OTGD_TRACEBACK"]
+    assert "in break_down" in event.fields["OTGD_TRACEBACK"]
 
 
 def test_a_defect_in_telling_is_no_news_at_each_pass_either(stage: Stage) -> None:
@@ -842,14 +835,12 @@ def test_what_had_to_wait_for_the_journal_is_handed_over_at_each_turn(stage: Sta
 def test_many_signals_at_once_are_one_reload(stage: Stage) -> None:
     """Signals that come while a pass is at work wait for it, and are answered by one reload."""
 
-    class Signalled(FakeKernel):
-        def observe_links(self) -> tuple[ObservedLink, ...]:
-            if self.calls.count("observe_links") == 0:
-                for _ in range(100):
-                    signal.raise_signal(signal.SIGHUP)
-            return super().observe_links()
+    def hang_up() -> None:
+        if stage.looks == 1:
+            for _ in range(100):
+                signal.raise_signal(signal.SIGHUP)
 
     stage.reloads = [config(1), config(1), config(1)]
-    stage.worlds = [FakeWorld(Signalled())]
+    stage.kernel.at["observe_links"] = hang_up
     stage.play(lambda: until(lambda: stage.ready() >= 2))
     assert 1 <= len(stage.service.times("RELOADING=1")) <= 2  # the pipe is read in two pieces

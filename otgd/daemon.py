@@ -217,8 +217,11 @@ class Daemon:
             self._reload_asked = False
             self._reload()
             return
-        if self._woken(ready) or self._clock() >= min(self._timers.resync, self._timers.retry):
+        woken = self._woken(ready)
+        if self._clock() >= min(self._timers.resync, self._timers.retry):
             self._pass()
+        elif woken:
+            self._pass(everything=False)
         if self._clock() >= self._timers.watchdog:
             self._keep_alive()
         self._log.flush()
@@ -233,11 +236,11 @@ class Daemon:
         self._watch()
         return events > 0
 
-    def _pass(self) -> None:
-        """Look and act once."""
+    def _pass(self, *, everything: bool = True) -> None:
+        """Look and act once: at everything, or at what the events named if that is enough."""
         self._rules_hold = False
         with self._surviving():
-            report = self._reconciler.run_pass(self._config.desired)
+            report = self._reconciler.run_pass(self._config.desired, everything=everything)
             recovered, self._told.pass_fault = bool(self._told.pass_fault), ""
             self._rules_hold = _rules_hold(report)
             self._schedule(report)
@@ -408,10 +411,17 @@ class Daemon:
 
     # --- triggers --------------------------------------------------------------------------------
 
-    def _drain(self) -> None:
-        """Forget queued events: the look that follows answers them all."""
+    def _drain(self) -> frozenset[int] | None:
+        """Forget queued events: the look that follows answers them all.
+
+        Return the ifindexes that they named, or None if they were about anything.
+        """
+        touched: frozenset[int] | None = frozenset()
         for trigger in self._world.triggers:
             trigger.drain()
+            named = trigger.touched()
+            touched = None if touched is None or named is None else touched | named
+        return touched
 
     def _watch(self) -> None:
         """Wait on the triggers' descriptors, which an overflow may have changed."""
@@ -434,7 +444,9 @@ class Daemon:
     def _tell(self, report: Report) -> None:
         """Tell journal, state file and service manager what is new; nothing when nothing is."""
         told = self._told
-        status = make_status(self._config.desired, report, backend=self._world.firewall.name)
+        status = make_status(
+            self._config.desired, report, backend=self._world.firewall.name, before=told.status
+        )
         events = list(events_between(told.status, status, report))
         failures = [failure.reason for failure in report.failures]
         self._note_times(status)
@@ -449,11 +461,11 @@ class Daemon:
 
     def _note_times(self, status: Status) -> None:
         """Remember since when each gadget is in its state."""
-        old = self._told.status
+        before = self._told.status.by_name if self._told.status else {}
         now = datetime.now(tz=UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         since = {}
         for gadget in status.gadgets:
-            was = old.gadget(gadget.name) if old else None
+            was = before.get(gadget.name)
             same = was and was.state is gadget.state and was.ifindex == gadget.ifindex
             since[gadget.name] = self._told.since[gadget.name] if same else now
         self._told.since = since

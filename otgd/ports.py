@@ -121,6 +121,10 @@ class TriggerPort(Protocol):
         """Return the descriptor to wait on; it may be another one after ``drain``."""
         ...
 
+    def touched(self) -> frozenset[int] | None:
+        """Return and forget the ifindexes that the drained events named; None is anything."""
+        ...
+
     def drain(self) -> int:
         """Forget everything queued and return how much it was; mends an overflow by itself."""
         ...

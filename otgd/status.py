@@ -88,9 +88,10 @@ class Status:
     fights: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
 
-    def gadget(self, name: str) -> GadgetStatus | None:
-        """Find a gadget by its name."""
-        return next((gadget for gadget in self.gadgets if gadget.name == name), None)
+    @property
+    def by_name(self) -> dict[str, GadgetStatus]:
+        """The gadgets by their names, made anew at each call."""
+        return {gadget.name: gadget for gadget in self.gadgets}
 
     @property
     def summary(self) -> str:
@@ -112,16 +113,34 @@ class Status:
         return ", ".join(parts)
 
 
-def make_status(desired: DesiredState, report: Report, *, backend: str) -> Status:
-    """Say what *report* means for each gadget of *desired*."""
+def make_status(
+    desired: DesiredState, report: Report, *, backend: str, before: Status | None = None
+) -> Status:
+    """Say what *report* means for each gadget of *desired*.
+
+    Gadgets that the pass was not about are as they were *before*.
+    """
     plan, observed = report.remaining, report.observed
+    same = {} if before is None or report.gadgets is None else before.by_name
+    for name in report.gadgets or ():
+        same.pop(name, None)
+    blocked: dict[str, dict[Aspect, str]] = {}
+    for each in plan.blocked:
+        blocked.setdefault(each.gadget, {})[each.aspect] = each.reason
     links = {link.ifindex: link for link in observed.links}
     bindings = dict(plan.bindings)
     present = [spec for spec in desired.gadgets if spec.name in bindings]
     masqueraded = {rule.gadget for rule in observed.rules if isinstance(rule, Masquerade)}
     return Status(
         gadgets=tuple(
-            _gadget(spec, links.get(bindings.get(spec.name, -1)), report, masqueraded)
+            same.get(spec.name)
+            or _gadget(
+                spec,
+                links.get(bindings.get(spec.name, -1)),
+                report,
+                blocked=blocked.get(spec.name, {}),
+                masqueraded=spec.name in masqueraded,
+            )
             for spec in desired.gadgets
         ),
         unknown=plan.unknown,
@@ -153,9 +172,13 @@ def _fights(present: list[GadgetSpec], report: Report) -> Iterator[str]:
 
 
 def _gadget(
-    spec: GadgetSpec, link: ObservedLink | None, report: Report, masqueraded: set[str]
+    spec: GadgetSpec,
+    link: ObservedLink | None,
+    report: Report,
+    *,
+    blocked: dict[Aspect, str],
+    masqueraded: bool,
 ) -> GadgetStatus:
-    blocked = {b.aspect: b.reason for b in report.remaining.blocked if b.gadget == spec.name}
     state, reason = _judge(spec, link, report, blocked)
     if link is None:
         return GadgetStatus(name=spec.name, state=state, reason=reason, mac=spec.mac)
@@ -169,7 +192,7 @@ def _gadget(
         driver=link.driver,
         port=link.port,
         addresses=tuple(str(address.interface) for address in link.addresses),
-        masquerade=spec.name in masqueraded,
+        masquerade=masqueraded,
     )
 
 
@@ -223,14 +246,17 @@ def events_between(old: Status | None, new: Status, report: Report) -> Iterator[
     before = old or Status(uplink=new.uplink)
     if new.uplink != before.uplink:
         yield _uplink_event(before, new)
+    were, are = before.by_name, new.by_name
     for gadget in new.gadgets:
-        was = before.gadget(gadget.name)
+        was = were.get(gadget.name)
+        if was is gadget:
+            continue  # the pass was not about it
         if was is None or was.identity != gadget.identity:
             yield from _gadget_event(was, gadget, report.remaining)
-        else:
+        elif new.uplink == before.uplink:  # else the steps are no repair, but follow it
             yield from _repairs(gadget, report)
     for dropped in before.gadgets:
-        if new.gadget(dropped.name) is None and dropped.state is not State.ABSENT:
+        if dropped.name not in are and dropped.state is not State.ABSENT:
             text = f"{dropped.name}: no longer in the config"
             yield _event(Kind.GADGET_UNPLUGGED, dropped, text, State.ABSENT)
     yield from _host_events(before, new)

@@ -99,6 +99,7 @@ class FakeTrigger:
 
     Attributes:
         fail_next: what the next drains raise, oldest first, after forgetting what is queued.
+        names: what the next questions whom events named are answered with; None when empty.
         overflow_next: each makes one drain open a new descriptor; true: under the same number.
     """
 
@@ -108,6 +109,7 @@ class FakeTrigger:
         self.fail_next: list[Exception] = []
         self.overflow_next: list[bool] = []
         self.drains = 0
+        self.names: list[frozenset[int]] = []
         self.closed = False
 
     def fire(self, events: int = 1) -> None:
@@ -120,6 +122,9 @@ class FakeTrigger:
 
     def fileno(self) -> int:
         return self._reader
+
+    def touched(self) -> frozenset[int] | None:
+        return self.names.pop(0) if self.names else None
 
     def drain(self) -> int:
         queued = b""

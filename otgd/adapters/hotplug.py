@@ -1,8 +1,8 @@
 """Hotplug events: pyudev's monitor for devices, a raw rtnetlink socket for all other changes.
 
-One of the adapters; knows pyudev, sockets and the errors. What an event says is not read: it only
-tells that it is time to look (``TriggerPort``). So a lost, doubled or late one does no harm, and
-a udev event that carries a wrong name (udev 252 after a failed rename) cannot mislead.
+One of the adapters; knows pyudev, sockets and the errors. Of an event only the ifindex is read: it
+tells that it is time to look, and where (``TriggerPort``). So a lost, doubled or late one does no
+harm, and a udev event with a wrong name (udev 252 after a failed rename) cannot mislead.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import pyudev
 
+from otgd import rtnetlink
 from otgd.errors import TransientError
 from otgd.model import HotplugSource
+from otgd.rtnetlink import HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +32,14 @@ RTMGRP_IPV4_ROUTE = 0x40
 RTMGRP_IPV4_NETCONF = 1 << 23
 """Multicast groups, include/uapi/linux/rtnetlink.h; the last, RTNLGRP_IPV4_NETCONF, has no such
 constant there. It tells changes of net.ipv4.ip_forward."""
+
+EVENT_BYTES = 4096
+_IFINDEX = struct.Struct("=i")
+_ATTRIBUTE = struct.Struct("=HH")
+_LINK_IFINDEX = HEADER.size + 4  # and in struct ifaddrmsg too
+_ROUTE_ATTRIBUTES = HEADER.size + 12
+RTA_OIF = 4
+"""Where struct ifinfomsg, ifaddrmsg and rtmsg have what; include/uapi/linux/rtnetlink.h."""
 
 Source = Literal["udev", "kernel"]
 
@@ -67,6 +78,8 @@ class UdevTrigger:
 
     def __init__(self, source: Source) -> None:
         self._source = source
+        self._touched: set[int] = set()
+        self._lost = False
         self.overflows = 0
         try:
             self._monitor = pyudev.Monitor.from_netlink(pyudev.Context(), source=source)
@@ -84,17 +97,25 @@ class UdevTrigger:
         count = 0
         while True:
             try:
-                while self._monitor.poll(timeout=0) is not None:
+                while (device := self._monitor.poll(timeout=0)) is not None:
                     count += 1
+                    self._touched.add(int(device.properties.get("IFINDEX", 0)))
             except OSError as err:
                 code = err.errno or self._pending_error()
                 if code != errno.ENOBUFS:
                     cause = os.strerror(code) if code else str(err)
                     raise TransientError(f"{self._source} events: {cause}") from err
                 self.overflows += 1
+                self._lost = True
                 count += 1
             else:
                 return count
+
+    def touched(self) -> frozenset[int] | None:
+        """Return and forget the ifindexes that the drained events named; None is anything."""
+        touched = None if self._lost else frozenset(self._touched - {0})
+        self._touched, self._lost = set(), False
+        return touched
 
     def _pending_error(self) -> int:
         """Take the socket's error away and return it (SO_ERROR, socket(7)).
@@ -117,6 +138,8 @@ class RouteTrigger:
     """Changes of links, IPv4 addresses, routes and forwarding; implements ``TriggerPort``."""
 
     def __init__(self) -> None:
+        self._touched: set[int] = set()
+        self._lost = False
         self.overflows = 0
         groups = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV4_NETCONF
         try:
@@ -138,16 +161,56 @@ class RouteTrigger:
         count = 0
         while True:
             try:
-                # One byte is enough: the rest of a message is cut off, and nobody reads it.
-                self._socket.recv(1)
+                self._note(self._socket.recv(EVENT_BYTES))
             except BlockingIOError:
                 return count
             except OSError as err:
                 if err.errno != errno.ENOBUFS:
                     raise TransientError(f"rtnetlink events: {err.strerror}") from err
                 self.overflows += 1
+                self._lost = True
             count += 1
+
+    def _note(self, event: bytes) -> None:
+        """Note whom an event is about; the kernel sends one a datagram, cut off here."""
+        _, kind, *_ = HEADER.unpack_from(event)
+        match kind:
+            case (
+                rtnetlink.RTM_NEWLINK
+                | rtnetlink.RTM_DELLINK
+                | rtnetlink.RTM_NEWADDR
+                | rtnetlink.RTM_DELADDR
+            ):
+                self._touched.add(_ifindex_in(event))
+            case rtnetlink.RTM_NEWROUTE | rtnetlink.RTM_DELROUTE:
+                ifindex = _ifindex_of_route(event)
+                self._touched.add(ifindex)
+                self._lost |= not ifindex  # a route over many links, or over none
+            case _:
+                pass  # forwarding, which every pass looks at
+
+    def touched(self) -> frozenset[int] | None:
+        """Return and forget the ifindexes that the drained events named; None is anything."""
+        touched = None if self._lost else frozenset(self._touched)
+        self._touched, self._lost = set(), False
+        return touched
 
     def close(self) -> None:
         """Give the descriptor back."""
         self._socket.close()
+
+
+def _ifindex_in(event: bytes) -> int:
+    (ifindex,) = _IFINDEX.unpack_from(event, _LINK_IFINDEX)
+    return int(ifindex)
+
+
+def _ifindex_of_route(event: bytes) -> int:
+    offset = _ROUTE_ATTRIBUTES
+    while offset + _ATTRIBUTE.size <= len(event):
+        length, kind = _ATTRIBUTE.unpack_from(event, offset)
+        if kind == RTA_OIF:
+            (ifindex,) = _IFINDEX.unpack_from(event, offset + _ATTRIBUTE.size)
+            return int(ifindex)
+        offset += max(_ATTRIBUTE.size, (length + 3) & ~3)
+    return 0

@@ -80,6 +80,10 @@ class NftTrigger:
             else:
                 count += sum(table in self._tables for table in _tables_in(message))
 
+    def touched(self) -> frozenset[int]:
+        """Name no link: our rules are compared in every pass."""
+        return frozenset()
+
     def close(self) -> None:
         """Give the descriptor back."""
         self._socket.close()

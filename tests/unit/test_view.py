@@ -60,7 +60,7 @@ def test_a_plug_is_served_at_a_glance(bench: Bench) -> None:
 
     report = bench.run()
 
-    assert report.gadgets == {"ethusb2"}
+    assert report.gadgets == frozenset({"ethusb2"})
     assert report.remaining.converged
     assert bench.kernel.links[second].ifname == "ethusb2"
     assert "observe_routes" not in bench.kernel.calls
@@ -71,7 +71,7 @@ def test_an_unplug_is_served_at_a_glance(bench: Bench) -> None:
 
     report = bench.run()
 
-    assert report.gadgets == {"ethusb1"}
+    assert report.gadgets == frozenset({"ethusb1"})
     assert bench.firewall.observe() == frozenset()
 
 
@@ -92,7 +92,7 @@ def test_a_rule_that_somebody_took_is_put_back_at_a_glance(bench: Bench) -> None
     before = bench.firewall.observe()
     bench.firewall.held.pop()
 
-    assert bench.run().gadgets == {"ethusb1"}
+    assert bench.run().gadgets == frozenset({"ethusb1"})
     assert bench.firewall.observe() == before
 
 

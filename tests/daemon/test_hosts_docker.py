@@ -18,10 +18,7 @@ if TYPE_CHECKING:
 
     from tests.daemon.conftest import Launcher
 
-pytestmark = [
-    pytest.mark.parametrize("backend", ["iptables", "nftables"]),
-    pytest.mark.parametrize("flavour", FLAVOURS),
-]
+pytestmark = pytest.mark.parametrize("flavour", FLAVOURS)
 SERVICE = "resync_s = 0.3"  # legacy tables tell nothing: Docker's new chains are seen at a resync
 ISOLATED = "[gadget.ethusb3]\nisolate = true"
 

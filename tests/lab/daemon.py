@@ -77,6 +77,7 @@ class Daemon:
         config: the text of otgd.toml.
         watchdog_s: the service manager's WatchdogSec.
         measured: record coverage; off where time or memory is the test's subject.
+        prefix: a program, with its arguments, that starts it in a special way.
     """
 
     def __init__(
@@ -87,8 +88,10 @@ class Daemon:
         *,
         watchdog_s: float | None = None,
         measured: bool = True,
+        prefix: tuple[str, ...] = (),
     ) -> None:
         self._host = host
+        self._prefix = prefix
         self.config_file = directory / "otgd.toml"
         self.runtime_dir = directory / "run"
         self._stderr_file = directory / "stderr"
@@ -104,7 +107,7 @@ class Daemon:
     def start(self) -> None:
         """Start it, and do not wait."""
         self.manager.received.clear()
-        command = (sys.executable, "-m", "otgd", "--config", str(self.config_file))
+        command = (*self._prefix, sys.executable, "-m", "otgd", "--config", str(self.config_file))
         where = ("--runtime-dir", str(self.runtime_dir))
         with self._stderr_file.open("wb") as stderr:
             self._process = self._host.start(

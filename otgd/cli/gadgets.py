@@ -25,8 +25,6 @@ FIRST_NAME = "ethusb1"
 FLEET = ""
 """The key of the fleet's place; no gadget is called so."""
 
-LONGEST_NAME = 15  # IFNAMSIZ - 1, include/uapi/linux/if.h
-
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print it for programs.")
@@ -116,10 +114,11 @@ class Matcher:
 
     def _propose(self, link: ObservedLink) -> tuple[str, ...]:
         from otgd.config.spares import spare_name, spare_subnet
+        from otgd.config.values import IFNAME_BYTES
 
         known = [(spec.name, spec.subnet) for spec in self.config.desired.gadgets] + self._proposed
         like, subnet = known[-1] if known else (FIRST_NAME, FIRST_SUBNET)
-        name = spare_name(like, taken=[name for name, _ in known], longest=LONGEST_NAME)
+        name = spare_name(like, taken=[name for name, _ in known], longest=IFNAME_BYTES)
         spare = spare_subnet(subnet, taken=[subnet for _, subnet in known]) or subnet
         self._proposed.append((name, spare))
         lines = (f"[gadget.{name}]", f'mac = "{link.mac}"', f'subnet = "{spare}"')

@@ -45,6 +45,8 @@ SECTIONS = {
         "release": "release:release",
     },
     "Fit in with others": {
+        "import": "importing.command:import_",
+        "export": "export:export",
         "hosts": "neighbours:hosts",
         "ssh-config": "neighbours:ssh_config",
         "inventory": "neighbours:inventory",

@@ -1,0 +1,370 @@
+"""``otgctl import`` and ``otgctl export``: from the guide's files, and there and back again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from otgd.config import load_config, parse_config
+from otgd.model import UplinkPolicy
+
+if TYPE_CHECKING:
+    from otgd.model import DesiredState, GadgetSpec
+    from tests.unit.cli.conftest import Said, Tool
+
+CONFIGS = Path(__file__).resolve().parents[3] / "config"
+FOUR = (1, 2, 3, 4)
+
+UDEV = "etc/udev/rules.d/90-pi-network.rules"
+SYSTEMD = "etc/systemd/network"
+CONNECTIONS = "etc/NetworkManager/system-connections"
+
+GUIDE = {
+    UDEV: "".join(
+        f'SUBSYSTEM=="net", ATTR{{address}}=="00:22:82:ff:ff:0{n}", NAME="ethusb{n}"\n'
+        for n in FOUR
+    ),
+    "etc/dhcpcd.conf": "hostname\nclientid\nslaac private\n"
+    + "".join(
+        f"\ninterface ethusb{n}\nstatic ip_address=10.0.1{n}.1/24\n"
+        "static domain_name_servers=8.8.8.8\n"
+        for n in FOUR
+    ),
+}
+"""What the guide has people write on the host; its masquerades, typed in, are in GUIDE_RULES."""
+
+GUIDE_RULES = "".join(
+    f"iptables -t nat -A POSTROUTING ! -d 10.0.1{n}.0/24 -o eth0 -j MASQUERADE\n" for n in FOUR
+)
+GUIDE_CARD = {
+    "boot/cmdline.txt": "dwc_otg.lpm_enable=0 console=tty1 root=/dev/mmcblk0p2 rootwait "
+    "modules-load=dwc2,g_ether g_ether.host_addr=00:22:82:ff:ff:0{n} "
+    "g_ether.dev_addr=00:22:82:ff:ff:1{n} quiet\n",
+    "etc/hostname": "worker{n}\n",
+    "etc/dhcpcd.conf": "interface usb0\nstatic ip_address=10.0.1{n}.2/24\n"
+    "static routers=10.0.1{n}.1\nstatic domain_name_servers=8.8.8.8\n",
+}
+
+
+def lay(directory: Path, files: dict[str, str], **values: object) -> Path:
+    """Write *files* below *directory*, with *values* put in."""
+    for name, text in files.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text.format(**values) if values else text)
+    return directory
+
+
+def meaning(said: Said) -> DesiredState:
+    assert said.code == 0, said.err
+    return parse_config(said.out, file="imported").desired
+
+
+def only(said: Said) -> GadgetSpec:
+    (gadget,) = meaning(said).gadgets
+    return gadget
+
+
+@pytest.fixture
+def guide(tmp_path: Path) -> tuple[str, ...]:
+    """Return the arguments that import the guide's own files."""
+    root = lay(tmp_path / "pi", GUIDE)
+    lay(tmp_path, {"rules.sh": GUIDE_RULES})
+    cards = [lay(tmp_path / f"zero{n}", GUIDE_CARD, n=n) for n in FOUR]
+    cards_given = [word for card in cards for word in ("--card", str(card))]
+    return ("import", "--root", str(root), *cards_given, str(tmp_path / "rules.sh"))
+
+
+def test_guides_own_files_mean_what_the_installed_config_means(
+    otgctl: Tool, guide: tuple[str, ...]
+) -> None:
+    assert meaning(otgctl(*guide)) == load_config(CONFIGS / "otgd.toml").desired
+
+
+def test_what_the_guides_files_say_beyond_is_told(otgctl: Tool, guide: tuple[str, ...]) -> None:
+    comments = [line for line in otgctl(*guide).lines if line.startswith("#   ")]
+    assert comments == [
+        f"#   /etc/dhcpcd.conf:{4 * n + 3}: static domain_name_servers=8.8.8.8: "
+        "the host's end needs no name server"
+        for n in FOUR
+    ]
+
+
+STATIC = {
+    "udev, dhcpcd, iptables": ("udev", "dhcpcd", "iptables-restore"),
+    "udev, dhcpcd, nftables": ("udev", "dhcpcd", "nftables"),
+    "networkd, iptables": ("networkd", "iptables-restore"),
+    "networkd, nftables": ("networkd", "nftables"),
+}
+
+
+@pytest.mark.parametrize("formats", STATIC.values(), ids=STATIC.keys())
+@pytest.mark.parametrize("config", ["guide", "mixed.toml", "minimal.toml"])
+def test_import_export_import_is_the_identity(
+    otgctl: Tool, guide: tuple[str, ...], tmp_path: Path, formats: tuple[str, ...], config: str
+) -> None:
+    if config == "guide":
+        otgctl.write_config(otgctl(*guide).out)
+        uplinks = ["eth0"]
+    else:
+        otgctl.write_config((CONFIGS / "examples" / config).read_text())
+        policy = load_config(otgctl.config_file).desired.uplink_policy
+        uplinks = list(policy.interfaces) or ["eth0"]
+
+    def round_trip(name: str) -> str:
+        given = [word for each in formats for word in ("--format", each)]
+        given += [word for each in uplinks for word in ("--uplink", each)]
+        exported = otgctl("export", *given, "--output", str(tmp_path / name))
+        assert exported.code == 0, exported.err
+        return otgctl("import", "--root", str(tmp_path / name)).out
+
+    first = round_trip("first")
+    wanted = load_config(otgctl.config_file).desired
+    got = parse_config(first, file="first").desired
+    assert set(map(hosts_part, got.gadgets)) == set(map(hosts_part, wanted.gadgets))
+    assert got.uplink_policy == wanted.uplink_policy
+    otgctl.write_config(first)
+    assert round_trip("second") == first
+
+
+def hosts_part(spec: GadgetSpec) -> GadgetSpec:
+    """Return what the host's files can say of a gadget: neither its guest nor its isolation."""
+    return replace(spec, guest_mac=None, hostname=None, guest=spec.host.ip, isolate=False)
+
+
+def test_config_without_fleet_keeps_its_uplinks(otgctl: Tool, tmp_path: Path) -> None:
+    root = lay(tmp_path / "pi", GUIDE)
+    rules = GUIDE_RULES + GUIDE_RULES.replace("eth0", "wlan0")
+    lay(root, {"etc/rc.local": f"#!/bin/sh\n{rules}exit 0\n"})
+    policy = meaning(otgctl("import", "--root", str(root))).uplink_policy
+    assert policy == UplinkPolicy(interfaces=("eth0", "wlan0"))
+
+
+def test_unknown_addresses_and_names_are_told(otgctl: Tool, tmp_path: Path) -> None:
+    files = dict(GUIDE)
+    files["etc/dhcpcd.conf"] = (
+        "interface eth0\nstatic ip_address=192.168.1.2/24\n"
+        "interface ethusb1\nstatic ip_address=10.0.11.1/24\ninform 10.0.11.1\n"
+        "interface ethusb2\nstatic ip_address=10.0.12.one\n"
+    )
+    files[UDEV] += 'SUBSYSTEM=="net", KERNEL=="wlan*", NAME="wlan0"\n'
+    said = otgctl("import", "--root", str(lay(tmp_path / "pi", files)))
+    assert [gadget.name for gadget in meaning(said).gadgets] == ["ethusb1"]
+    told = "\n".join(line for line in said.lines if line.startswith("#   "))
+    for part in (
+        "/etc/dhcpcd.conf:2: 192.168.1.2/24: no MAC is known for eth0",
+        "/etc/dhcpcd.conf:5: inform 10.0.11.1: otgd has nothing like it",
+        "ethusb2: 00:22:82:ff:ff:02 has no address",
+        '/etc/udev/rules.d/90-pi-network.rules:5: NAME="wlan0": the rule has no ATTR{address}',
+    ):
+        assert part in told
+
+
+def test_nothing_to_import_is_a_failure(otgctl: Tool, tmp_path: Path) -> None:
+    said = otgctl("import", "--root", str(tmp_path))
+    assert said.code == 1
+    assert "has a MAC, a name and an address" in said.err
+
+
+def test_what_otgd_refuses_is_told_with_its_line(otgctl: Tool, tmp_path: Path) -> None:
+    files = dict(GUIDE)
+    files["etc/dhcpcd.conf"] = files["etc/dhcpcd.conf"].replace("10.0.12.1", "10.0.11.9")
+    said = otgctl("import", "--root", str(lay(tmp_path / "pi", files)))
+    assert said.code == 78
+    line = int(said.err.split(":")[1])
+    assert said.lines[line - 1].startswith("subnet")
+
+
+UDEV_RULES = {
+    "plain": ('SUBSYSTEM=="net", ATTR{address}=="00:22:82:FF:FF:01", NAME="zero"', "zero"),
+    "continued": (
+        'SUBSYSTEM=="net", \\\n  ATTR{address}=="00:22:82:ff:ff:01", NAME="zero"',
+        "zero",
+    ),
+    "final": ('SUBSYSTEM=="net", ATTR{address}=="00:22:82:ff:ff:01", NAME:="zero"', "zero"),
+    "persistent-net": (
+        'SUBSYSTEM=="net", ACTION=="add", DRIVERS=="?*", ATTR{address}=="00:22:82:ff:ff:01", '
+        'ATTR{dev_id}=="0x0", ATTR{type}=="1", KERNEL=="usb*", NAME="zero"',
+        "zero",
+    ),
+    "last wins": (
+        'ATTR{address}=="00:22:82:ff:ff:01", NAME="one"\n'
+        'ATTR{address}=="00:22:82:ff:ff:01", NAME="zero"',
+        "zero",
+    ),
+    "comment": ('#SUBSYSTEM=="net", ATTR{address}=="00:22:82:ff:ff:01", NAME="zero"', None),
+    "other subsystem": ('SUBSYSTEM=="tty", ATTR{address}=="00:22:82:ff:ff:01", NAME="zero"', None),
+    "comparison": ('ATTR{address}=="00:22:82:ff:ff:01", NAME=="zero", MODE="0600"', None),
+    "serial too": ('ATTR{address}=="00:22:82:ff:ff:01", ATTRS{serial}=="x", NAME="zero"', None),
+}
+
+
+@pytest.mark.parametrize(("rule", "name"), UDEV_RULES.values(), ids=UDEV_RULES.keys())
+def test_udev_rule_gives_the_name(
+    otgctl: Tool, tmp_path: Path, rule: str, name: str | None
+) -> None:
+    stanza = "interface zero\nstatic ip_address=10.0.11.1/24\n"
+    root = lay(tmp_path / "pi", {UDEV: rule + "\n", "etc/dhcpcd.conf": stanza})
+    said = otgctl("import", "--root", str(root))
+    assert (only(said).name if said.code == 0 else None) == name
+
+
+POSTROUTING = "iptables -t nat -A POSTROUTING"
+MASQUERADES = {
+    "guide": f"{POSTROUTING} ! -d 10.0.11.0/24 -o eth0 -j MASQUERADE",
+    "supernet": "/sbin/iptables -w -t nat -I POSTROUTING 1 -s 10.0.0.0/8 -j MASQUERADE",
+    "long options": "iptables --table nat --append POSTROUTING --source 10.0.11.0/24 "
+    "--out-interface eth0 --jump MASQUERADE",
+    "save": "*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -o eth0 -j MASQUERADE\nCOMMIT",
+    "nft": 'ip saddr 10.0.11.0/24 oifname "eth0" counter packets 0 bytes 0 masquerade',
+    "nft, any source": 'oifname { "eth0", "wlan0" } masquerade',
+}
+NO_MASQUERADES = {
+    "of another": f"{POSTROUTING} -s 10.9.0.0/16 -o eth0 -j MASQUERADE",
+    "all but one": f"{POSTROUTING} ! -s 10.9.0.0/16 -o eth0 -j MASQUERADE",
+    "all but one, the old way": f"{POSTROUTING} -s ! 10.9.0.0/16 -o eth0 -j MASQUERADE",
+    "one destination": f"{POSTROUTING} -d 8.8.8.8 -o eth0 -j MASQUERADE",
+    "any of a kind": f"{POSTROUTING} -o eth+ -j MASQUERADE",
+    "SNAT": f"{POSTROUTING} -o eth0 -j SNAT --to-source 1.2.3.4",
+    "nft, all but one": "ip saddr != 10.0.11.0/24 masquerade",
+    "nft, one destination": "ip saddr 10.0.11.0/24 ip daddr 8.8.8.8 masquerade",
+    "FORWARD": "iptables -A FORWARD -i ethusb1 -o eth0 -j ACCEPT",
+}
+NO_RULES = {
+    "none": "",
+    "comment": f"# {POSTROUTING} -o eth0 -j MASQUERADE",
+    "nft comment": "# oifname eth0 masquerade",
+    "other table": "*mangle\n-A POSTROUTING -o eth0 -j MASQUERADE\nCOMMIT",
+    "of others": "iptables -A FORWARD -i docker0 -o eth0 -j ACCEPT",
+    "no end": f'{POSTROUTING} -m comment --comment "never ends -j MASQUERADE',
+}
+
+
+def import_with_rules(otgctl: Tool, directory: Path, rules: str) -> Said:
+    stanza = "interface ethusb1\nstatic ip_address=10.0.11.1/24\n"
+    root = lay(directory / "pi", {UDEV: GUIDE[UDEV], "etc/dhcpcd.conf": stanza})
+    (directory / "rules").write_text(f"{rules}\n")
+    return otgctl("import", "--root", str(root), str(directory / "rules"))
+
+
+@pytest.mark.parametrize("rules", MASQUERADES.values(), ids=MASQUERADES.keys())
+def test_masquerade_is_taken_over(otgctl: Tool, tmp_path: Path, rules: str) -> None:
+    said = import_with_rules(otgctl, tmp_path, rules)
+    assert only(said).masquerade
+    assert f"{tmp_path}/rules:" not in said.out
+
+
+@pytest.mark.parametrize("rules", NO_MASQUERADES.values(), ids=NO_MASQUERADES.keys())
+def test_rule_that_is_not_taken_over_is_told(otgctl: Tool, tmp_path: Path, rules: str) -> None:
+    said = import_with_rules(otgctl, tmp_path, rules)
+    assert not only(said).masquerade
+    assert f"{tmp_path}/rules:1: " in said.out
+
+
+@pytest.mark.parametrize("rules", NO_RULES.values(), ids=NO_RULES.keys())
+def test_what_is_no_rule_for_a_gadget_is_passed_over(
+    otgctl: Tool, tmp_path: Path, rules: str
+) -> None:
+    said = import_with_rules(otgctl, tmp_path, rules)
+    assert not only(said).masquerade
+    assert f"{tmp_path}/rules:" not in said.out
+
+
+KEYFILE = """\
+[connection]
+id=zero
+type=ethernet
+{name}
+
+[ethernet]
+mac-address=00:22:82:FF:FF:01
+
+[ipv4]
+address1=10.0.11.1/24,10.0.11.254
+method={method}
+"""
+
+
+@pytest.mark.parametrize(("method", "masquerade"), [("manual", False), ("shared", True)])
+def test_connection_of_network_manager(
+    otgctl: Tool, tmp_path: Path, method: str, *, masquerade: bool
+) -> None:
+    text = KEYFILE.format(name="interface-name=zero", method=method)
+    root = lay(tmp_path / "pi", {f"{CONNECTIONS}/zero.nmconnection": text})
+    gadget = only(otgctl("import", "--root", str(root)))
+    assert (gadget.name, str(gadget.host)) == ("zero", "10.0.11.1/24")
+    assert gadget.mac == "00:22:82:ff:ff:01"
+    assert gadget.masquerade is masquerade
+
+
+def test_connection_without_a_name_gets_one(otgctl: Tool, tmp_path: Path) -> None:
+    text = KEYFILE.format(name="", method="manual")
+    root = lay(tmp_path / "pi", {f"{CONNECTIONS}/zero.nmconnection": text})
+    said = otgctl("import", "--root", str(root))
+    assert only(said).name == "ethusb1"
+    assert "nothing gives it a name; called ethusb1 here" in said.out
+
+
+NETWORKD = {
+    "by name": "[Match]\nName=zero\n",
+    "by MAC": "[Match]\nMACAddress=00:22:82:ff:ff:01\n",
+}
+ADDRESS = {
+    "short": "[Network]\nIPMasquerade=ipv4\nAddress=10.0.11.7/24\nDHCPServer=yes\n",
+    "long": "[Address]\nAddress=10.0.11.7/24\n\n[Network]\nIPMasquerade=both\nDHCPServer=yes\n",
+}
+
+
+@pytest.mark.parametrize("match", NETWORKD.values(), ids=NETWORKD.keys())
+@pytest.mark.parametrize("address", ADDRESS.values(), ids=ADDRESS.keys())
+def test_files_of_networkd(otgctl: Tool, tmp_path: Path, match: str, address: str) -> None:
+    files = {
+        f"{SYSTEMD}/10-zero.link": "[Match]\nMACAddress=00:22:82:ff:ff:01\n[Link]\nName=zero\n",
+        f"{SYSTEMD}/10-zero.network": f"{match}\n{address}",
+    }
+    said = otgctl("import", "--root", str(lay(tmp_path / "pi", files)))
+    gadget = only(said)
+    assert (gadget.name, str(gadget.host), gadget.masquerade) == ("zero", "10.0.11.7/24", True)
+    assert "DHCPServer=yes: otgd has nothing like it" in said.out
+
+
+def test_what_is_no_file_is_passed_over(otgctl: Tool, tmp_path: Path) -> None:
+    root = lay(tmp_path / "pi", GUIDE)
+    (root / "etc/udev/rules.d/99-gone.rules").symlink_to("nowhere")
+    (root / "etc/iptables").mkdir()
+    assert len(meaning(otgctl("import", "--root", str(root))).gadgets) == 4
+
+
+@pytest.mark.parametrize(
+    ("cmdline", "told"),
+    [
+        (None, "cmdline.txt: is not there"),
+        ("rootwait quiet", "without good MACs nobody knows whose it is"),
+        ("g_ether.host_addr=00:22:82:ff:ff:09", "the host has no address for its link"),
+    ],
+    ids=["no card", "no gadget", "unknown to the host"],
+)
+def test_card_that_helps_nothing_is_told(
+    otgctl: Tool, tmp_path: Path, cmdline: str | None, told: str
+) -> None:
+    root = lay(tmp_path / "pi", GUIDE)
+    card = lay(
+        tmp_path / "card", {"boot/cmdline.txt": cmdline} if cmdline else {"etc/hostname": "x"}
+    )
+    said = otgctl("import", "--root", str(root), "--card", str(card))
+    assert told in said.out
+    assert len(meaning(said).gadgets) == 4
+
+
+def test_export_writes_over_nothing(otgctl: Tool, tmp_path: Path) -> None:
+    given = ("export", "--format", "udev", "--format", "dhcpcd", "--output", str(tmp_path / "out"))
+    assert otgctl(*given).code == 0
+    written = tmp_path / "out/etc/udev/rules.d/90-gadgets.rules"
+    written.unlink()
+    again = otgctl(*given)
+    assert again.code == 1
+    assert "etc/dhcpcd.conf exists" in again.err
+    assert not written.exists()

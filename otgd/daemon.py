@@ -221,7 +221,8 @@ class Daemon:
         if self._clock() >= min(self._timers.resync, self._timers.retry):
             self._pass()
         elif woken:
-            self._pass(everything=False)
+            # A pass that failed forgot what its events had named.
+            self._pass(everything=bool(self._told.pass_fault))
         if self._clock() >= self._timers.watchdog:
             self._keep_alive()
         self._log.flush()
@@ -249,7 +250,8 @@ class Daemon:
             self._told.crash = ""
             if recovered and self._service.watchdog_s:
                 self._keep_alive()  # the last one may have been left out
-        self._timers.resync = self._clock() + self._config.settings.resync_s
+        if everything:
+            self._timers.resync = self._clock() + self._config.settings.resync_s
         self._watch()
 
     @contextmanager

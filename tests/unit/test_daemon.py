@@ -409,6 +409,66 @@ def test_a_quiet_service_looks_no_oftener_than_its_resync(stage: Stage) -> None:
     assert min(gaps) >= 0.05
 
 
+def name_only(stage: Stage, ifindex: int) -> None:
+    """From now on, events name this link and nothing else."""
+    for trigger in (stage.world.trigger, stage.world.other_trigger):
+        trigger.names = [frozenset({ifindex})] * 100_000
+
+
+def full_looks(stage: Stage) -> int:
+    """How often the daemon has looked at everything, routes included."""
+    return stage.kernel.calls.count("observe_routes")
+
+
+def test_events_do_not_put_off_the_look_at_everything(stage: Stage) -> None:
+    stage.config = config(1, resync_s=0.1)
+    ifindex = stage.kernel.plug("usb0", MAC)
+
+    def script() -> None:
+        stage.wait_up()
+        name_only(stage, ifindex)
+        before = full_looks(stage)
+
+        def seen_while_busy() -> bool:
+            stage.world.trigger.fire()
+            return full_looks(stage) >= before + 3
+
+        until(seen_while_busy)
+
+    stage.play(script)
+    assert stage.looks > 2 * full_looks(stage)  # the others were glances
+
+
+def test_after_a_trigger_failed_an_event_is_answered_by_a_look_at_everything(
+    stage: Stage,
+) -> None:
+    """What the failed one had to say is lost, so what the other one names is not enough."""
+    ifindex = stage.kernel.plug("usb0", MAC)
+
+    def fire_both() -> None:
+        del stage.kernel.at["observe_links"]
+        stage.world.trigger.fail_next = [TransientError("Cannot allocate memory")]
+        stage.world.trigger.fire()
+        stage.world.other_trigger.fire()
+
+    def script() -> None:
+        stage.wait_up()
+        name_only(stage, ifindex)
+        before = len(stage.kernel.calls)
+        stage.kernel.at["observe_links"] = fire_both
+        stage.world.trigger.fire()
+
+        def looks() -> list[str]:
+            return [verb for verb in stage.kernel.calls[before:] if verb.startswith("observe")]
+
+        until(lambda: len(looks()) >= 3)
+        glance, *everything = looks()[:3]
+        assert glance == "observe_links"
+        assert everything == ["observe_links", "observe_routes"]
+
+    stage.play(script)
+
+
 def test_what_may_work_in_a_moment_is_tried_again_with_growing_waits(stage: Stage) -> None:
     stage.kernel.plug("usb0", MAC)
     stage.kernel.fail["add_address"] = [TransientError("the kernel is busy") for _ in range(5)]

@@ -587,6 +587,14 @@ def test_the_watchdog_starves_while_passes_fail_and_is_fed_as_soon_as_one_ends(
     stage.play(script)
 
 
+def test_a_keep_alive_that_a_fault_left_out_is_made_up_for_at_once(stage: Stage) -> None:
+    """Else a short fault around one keep-alive would use up the watchdog's whole time."""
+    stage.service = FakeService(watchdog_s=NO_TIMER)
+    stage.kernel.fail["observe_links"] = [TransientError("the kernel is busy")]
+    stage.play(lambda: until(lambda: stage.service.times("WATCHDOG=1")))
+    assert len(stage.service.times("WATCHDOG=1")) == 1
+
+
 # --- crashes -------------------------------------------------------------------------------------
 
 

@@ -57,6 +57,7 @@ class View:
         self._background: tuple[ObservedLink, ...] = ()
         self._routes: tuple[ObservedRoute, ...] = ()
         self._rules: frozenset[Rule] = frozenset()
+        self._host = False, Passage.OPEN
         self._rules_of: dict[str, set[Rule]] = {}
 
     # --- everything ------------------------------------------------------------------------------
@@ -118,6 +119,7 @@ class View:
         }
         self._routes = tuple(r for r in observed.routes if (r.ifindex, r.destination) not in ours)
         self._rules = observed.rules
+        self._host = observed.forwarding, observed.passage
         self._rules_of = {}
         for rule in observed.rules:
             self._rules_of.setdefault(_gadget_in(rule), set()).add(rule)
@@ -147,7 +149,7 @@ class View:
             return None
         host = self._look_at_the_host()
         changed = self._look_at_rules(host)
-        if changed is None:
+        if changed is None or (host.forwarding, host.passage) != self._host:
             return None
         gadgets |= changed | set(also)
         specs = tuple(self._specs[name] for name in sorted(gadgets & self._specs.keys()))
@@ -157,7 +159,12 @@ class View:
         return Seen(
             desired=replace(desired, gadgets=specs),
             observed=replace(
-                host, links=(*self._background, *own), routes=self._routes, rules=rules
+                host,
+                links=(*self._background, *own),
+                routes=self._routes,
+                rules=rules,
+                # Which gadgets the passage is for, a part of them cannot tell; it is as it was.
+                passage=Passage.OPEN,
             ),
             gadgets=frozenset(gadgets),
         )

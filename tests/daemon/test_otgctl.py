@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
 
+from otgd.model import Backend, Masquerade
+from otgd.wiring import open_firewall
 from tests.lab.otgctl import Otgctl
 from tests.lab.topology import mac
 
@@ -189,6 +192,33 @@ def test_release_of_one_gadget_leaves_the_others(
     assert states(otgctl) == {"ethusb1": "configured", "ethusb2": "failed"}
     assert lab.online(1)
     assert otgctl("release", "nobody").lines == ["Nothing of otgd's is there for nobody."]
+
+
+def test_release_takes_its_rule_out_of_forward(lab: Lab, launch: Launcher, otgctl: Otgctl) -> None:
+    lab.host.run_inside("iptables", "-P", "FORWARD", "DROP")
+    before = lab.host.run_inside("iptables", "-S")
+    daemon = launch(count=1)
+    lab.plug(1)
+    daemon.wait_for("ethusb1", "configured")
+    daemon.terminate()
+    assert lab.host.run_inside("iptables", "-S") != before
+    said = otgctl("release")
+    assert (said.code, said.err) == (0, "")
+    assert lab.host.run_inside("iptables", "-S") == before
+
+
+def test_release_clears_both_backends(lab: Lab, otgctl: Otgctl) -> None:
+    for backend in ("iptables", "nftables"):
+        firewall = open_firewall(Backend(backend))
+        with lab.host.entered():
+            rule = Masquerade(gadget="old", subnet=IPv4Network("10.9.9.0/24"), uplink="eth0")
+            firewall.apply(remove=(), add=(rule,))
+    assert lab.firewall().count("10.9.9.0/24") >= 2
+    said = otgctl("release")
+    assert said.code == 0
+    for backend in ("iptables", "nftables"):
+        assert f"done: remove masquerade of 10.9.9.0/24 through eth0 ({backend})" in said.lines
+    assert "10.9.9.0/24" not in lab.firewall()
 
 
 def _rules(firewall: str) -> list[str]:

@@ -368,3 +368,63 @@ def test_export_writes_over_nothing(otgctl: Tool, tmp_path: Path) -> None:
     assert again.code == 1
     assert "etc/dhcpcd.conf exists" in again.err
     assert not written.exists()
+
+
+ODD_FILES = {
+    "link without MAC": (
+        f"{SYSTEMD}/20-x.link",
+        "[Match]\nPath=usb-1\n[Link]\nName=x\n",
+        "Name=x: the file does not match by MACAddress",
+    ),
+    "link with a bad MAC": (
+        f"{SYSTEMD}/20-x.link",
+        "[Match]\nMACAddress=00:22:82:ff:ff:**09**\n[Link]\nName=x\n",
+        "Name=x: MACAddress ",
+    ),
+    "second name for a MAC": (
+        f"{SYSTEMD}/20-x.link",
+        "[Match]\nMACAddress=00:22:82:ff:ff:01\n[Link]\nName=x\n",
+        "x: 00:22:82:ff:ff:01 is ethusb1 already",
+    ),
+    "IPv6 address": (
+        f"{SYSTEMD}/20-x.network",
+        "[Match]\nName=ethusb1\n[Network]\nAddress=fd00::1/64\n",
+        "Address=fd00::1/64: is not an IPv4 address",
+    ),
+    "second address": (
+        f"{SYSTEMD}/20-x.network",
+        "[Match]\nName=ethusb1\n[Network]\nAddress=10.0.99.1/24\n",
+        "10.0.99.1/24: the link has 10.0.11.1/24, and otgd gives one address",
+    ),
+    "address by DHCP": (
+        f"{CONNECTIONS}/x.nmconnection",
+        "[connection]\ninterface-name=ethusb1\n[ipv4]\nmethod=auto\n",
+        "method=auto: otgd wants an address of its own for the link",
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "text", "told"), ODD_FILES.values(), ids=ODD_FILES.keys())
+def test_what_is_beside_the_gadgets_is_told(
+    otgctl: Tool, tmp_path: Path, name: str, text: str, told: str
+) -> None:
+    said = otgctl("import", "--root", str(lay(tmp_path / "pi", {**GUIDE, name: text})))
+    assert told in said.out
+    assert {str(gadget.host) for gadget in meaning(said).gadgets} == {
+        f"10.0.1{n}.1/24" for n in FOUR
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[Match]\nDriver=e1000e\n[Link]\nWakeOnLan=magic\n", "", "no section\n"],
+    ids=["no name", "empty", "no ini"],
+)
+def test_link_file_that_names_nothing_is_passed_over(
+    otgctl: Tool, tmp_path: Path, text: str
+) -> None:
+    said = otgctl(
+        "import", "--root", str(lay(tmp_path / "pi", {**GUIDE, f"{SYSTEMD}/9.link": text}))
+    )
+    assert len(meaning(said).gadgets) == 4
+    assert "9.link" not in said.out

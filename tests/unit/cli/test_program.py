@@ -114,3 +114,35 @@ def test_runtime_directory_comes_from_the_environment(
     monkeypatch.setenv("OTGD_RUNTIME_DIR", str(tmp_path / "run"))
     assert program.main(["status"]) == 0
     assert otgctl.capture.readouterr().out.startswith("otgd 9.9 runs")
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        pytest.param("show ethusb", ["ethusb1", "ethusb2"], id="gadget"),
+        pytest.param("show worker", [], id="no gadget"),
+        pytest.param("wait ethusb1 ethusb2", ["ethusb2"], id="second gadget"),
+        pytest.param("mon", ["monitor"], id="command"),
+    ],
+)
+def test_shell_completes(otgctl: Tool, words: str, completed: list[str]) -> None:
+    line = f"otgctl -c {otgctl.config_file} {words}"
+    environment = {
+        "_OTGCTL_COMPLETE": "bash_complete",
+        "COMP_WORDS": line,
+        "COMP_CWORD": str(len(line.split()) - 1),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "otgd.cli"],
+        env=os.environ | environment,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert [each.removeprefix("plain,") for each in done.stdout.split()] == completed
+    assert done.stderr == ""
+
+
+def test_refused_config_completes_nothing(otgctl: Tool) -> None:
+    otgctl.write_config("[gadget")
+    test_shell_completes(otgctl, "show ethusb", [])

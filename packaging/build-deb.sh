@@ -26,7 +26,7 @@ trap 'rm -rf -- "$work"' EXIT
 mkdir "$work/otgd"
 git -C "$checkout" ls-files -z --cached --others --exclude-standard |
     (cd -- "$checkout" && while IFS= read -r -d '' file; do
-        [[ ! -e $file ]] || printf '%s\0' "$file"
+        [[ ! -e $file && ! -L $file ]] || printf '%s\0' "$file"
     done) |
     tar -C "$checkout" --null --files-from=- -c | tar -x -C "$work/otgd" --no-same-owner
 mv -- "$work/otgd/packaging/debian" "$work/otgd/debian"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -166,9 +166,9 @@ def copy_checkout(target: Path) -> None:
     """Copy what the checkout holds, as a clone would."""
     listed = run("git", "-C", str(REPOSITORY), "ls-files", "-co", "--exclude-standard")
     for name in listed.splitlines():
-        if (REPOSITORY / name).exists():
+        with suppress(FileNotFoundError):  # deleted, and not yet committed so
             (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(REPOSITORY / name, target / name)
+            shutil.copy(REPOSITORY / name, target / name, follow_symlinks=False)
 
 
 def run_installer(container: Container, *arguments: str) -> None:
@@ -199,12 +199,19 @@ def installed(request: pytest.FixtureRequest) -> System:
 @pytest.fixture
 def host(boot: Boot, installed: System) -> Iterator[Host]:
     """A running host whose gadgets are veth links."""
+    with boot_host(boot, installed) as each:
+        yield each
+
+
+@contextmanager
+def boot_host(boot: Boot, system: System) -> Iterator[Host]:
+    """Boot an installed system with the lab around it, and a config that counts veth links in."""
 
     def prepare(root: Path) -> None:
         rest(root)
         (root / CONFIG.lstrip("/")).write_text(container_config())
 
-    with boot(installed, prepare) as container, Host(container) as each:
+    with boot(system, prepare) as container, Host(container) as each:
         each.await_active()
         yield each
 

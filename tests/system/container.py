@@ -99,6 +99,8 @@ def _cgroup(name: str) -> Iterator[Path]:
     try:
         yield path
     finally:
+        (path / "cgroup.kill").write_text("1")
+        until(lambda: "populated 0" in (path / "cgroup.events").read_text())
         for child in sorted(path.rglob("*/"), reverse=True):
             child.rmdir()
         path.rmdir()

@@ -7,6 +7,8 @@ import time
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.lab.deadline import until
 from tests.lab.topology import FAR_SIDE
 from tests.lab.traffic import PingStream
@@ -14,6 +16,8 @@ from tests.system.host import CONFIG, container_config
 
 if TYPE_CHECKING:
     from tests.system.host import Host
+
+pytestmark = pytest.mark.timeout(1200)  # the first one builds what is not in the cache
 
 EX_CONFIG = 78
 CAP_NET_ADMIN, CAP_NET_RAW = 12, 13

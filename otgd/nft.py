@@ -205,6 +205,18 @@ def transition(held: Mapping[str, Table], wanted: Mapping[str, Table]) -> str:
     return "\n".join(parts)
 
 
+def amendment(before: Collection[Rule], after: Collection[Rule]) -> str | None:
+    """Return the commands that turn some gadgets' rules into others; None if elements won't do.
+
+    What no gadget has to itself (the table as such, quarantines) is none of elements' business.
+    """
+    if any(isinstance(rule, Quarantine | Stray) for rule in (*before, *after)):
+        return None
+    have = Table({}, _elements(before))
+    want = Table({}, _elements(after))
+    return "\n".join(_element_commands("inet", have, want))
+
+
 def _element_commands(family: str, have: Table, want: Table) -> Iterator[str]:
     pairs = [(n.partition(" ")[2], have.elements[n], want.elements[n]) for n in want.elements]
     for name, before, after in pairs:

@@ -11,10 +11,14 @@ import errno
 import importlib
 import os
 import socket
+from contextlib import closing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from otgd.errors import PermanentError, TransientError
-from otgd.nft import FAMILIES, TABLE, lay_out, parse, read_back, transition
+from otgd.model import Quarantine, Stray
+from otgd.nfnetlink import NETLINK_NETFILTER, NfTables
+from otgd.nft import FAMILIES, TABLE, amendment, lay_out, parse, read_back, transition
 from otgd.ruleset import changed
 
 if TYPE_CHECKING:
@@ -24,7 +28,6 @@ if TYPE_CHECKING:
     from otgd.nft import Table
 
 _ATTEMPTS = 3
-_NETLINK_NETFILTER = 12  # include/uapi/linux/netlink.h; Python names it from 3.13 on only
 _GONE = (errno.ENOENT, errno.ENODEV)
 _BUSY = (errno.EBUSY, errno.EAGAIN, errno.EINTR, errno.ENOBUFS, errno.ENOMEM, errno.EEXIST)
 _DENIED = (errno.EPERM, errno.EACCES)
@@ -32,31 +35,71 @@ _UNKNOWN = (errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.E
 
 
 class NftablesFirewall:
-    """Keeps ``FirewallPort`` with tables of our own."""
+    """Keeps ``FirewallPort`` with tables of our own.
+
+    nf_tables counts transactions, whoever makes them. While that count is what it was after our
+    last look or transaction, the tables are as we know them and need not be listed again: so a
+    plug costs the same with one gadget and with hundreds.
+    """
 
     name = "nftables"
 
     def __init__(self) -> None:
         self._nft: Any = None
+        self._known: _Known | None = None
 
     def observe(self) -> frozenset[Rule]:
-        """Return our rules that are in force, and strays."""
-        return read_back(self._held())
+        """Return our rules that are in force, and strays; the same object while nothing changed."""
+        return self._look().rules
 
     def apply(self, *, remove: Collection[Rule], add: Collection[Rule]) -> None:
         """Make the change in one transaction of nf_tables, whatever it is made of."""
         for _ in range(_ATTEMPTS):
-            held = self._held()
-            wanted = lay_out(changed(read_back(held), remove=remove, add=add))
-            commands = transition(held, wanted)
+            known = self._look()
+            commands, after = self._prepare(known, remove=remove, add=add)
             if not commands:
                 return
             error = self._run(commands)[1]
+            # One more transaction than we knew of is ours; if there are others, look again.
+            alone = not error and self._generation() == known.generation + 1
+            self._known = after if alone else None
             if not error:
                 return
             if not _is(error, *_GONE, *_BUSY):
                 raise _translated("change nftables", error)
         raise TransientError(f"change nftables: {_brief(error)}")
+
+    def _prepare(
+        self, known: _Known, *, remove: Collection[Rule], add: Collection[Rule]
+    ) -> tuple[str, _Known | None]:
+        """Return the commands, and what will be known after them if it is known already."""
+        gadgets = {_gadget(rule) for rule in (*remove, *add)}
+        if known.is_clean and "" not in gadgets:
+            mine = [rule for name in gadgets for rule in known.by_gadget.get(name, ())]
+            others = len(known.rules) > len(mine)
+            wanted = changed(mine, remove=remove, add=add)
+            if others or (mine and wanted):  # the table is there, and stays
+                commands = amendment(mine, wanted)
+                if commands is not None:
+                    return commands, known.amended(mine, wanted)
+        held = self._held()
+        laid_out = lay_out(changed(read_back(held), remove=remove, add=add))
+        return transition(held, laid_out), None
+
+    def _look(self) -> _Known:
+        generation = self._generation()
+        if self._known is None or self._known.generation != generation:
+            self._known = _Known.of(generation, read_back(self._held()))
+        return self._known
+
+    @staticmethod
+    def _generation() -> int:
+        try:
+            with closing(NfTables()) as kernel:
+                return kernel.generation()
+        except OSError as err:
+            cause = "needs CAP_NET_ADMIN" if err.errno in _DENIED else str(err.strerror)
+            raise PermanentError(f"read nftables: {cause}") from err
 
     def _held(self) -> dict[str, Table]:
         held = {}
@@ -76,6 +119,48 @@ class NftablesFirewall:
         return output, (error or f"code {code}") if code else ""
 
 
+@dataclass(slots=True)
+class _Known:
+    """What the tables hold at a generation.
+
+    Attributes:
+        is_clean: nothing but gadgets' rules, exactly as they should be.
+    """
+
+    generation: int
+    rules: frozenset[Rule]
+    by_gadget: dict[str, frozenset[Rule]]
+    is_clean: bool
+
+    @classmethod
+    def of(cls, generation: int, rules: frozenset[Rule]) -> _Known:
+        by_gadget: dict[str, set[Rule]] = {}
+        for rule in rules:
+            by_gadget.setdefault(_gadget(rule), set()).add(rule)
+        return cls(
+            generation,
+            rules,
+            {name: frozenset(theirs) for name, theirs in by_gadget.items()},
+            is_clean="" not in by_gadget,
+        )
+
+    def amended(self, before: Collection[Rule], after: frozenset[Rule]) -> _Known:
+        """Return what is known one transaction later; the old value is of no use any more."""
+        by_gadget = self.by_gadget
+        for name in {_gadget(rule) for rule in (*before, *after)}:
+            theirs = frozenset(rule for rule in after if _gadget(rule) == name)
+            if theirs:
+                by_gadget[name] = theirs
+            else:
+                by_gadget.pop(name, None)
+        rules = self.rules.difference(before).union(after)
+        return _Known(self.generation + 1, rules, by_gadget, is_clean=True)
+
+
+def _gadget(rule: Rule) -> str:
+    return "" if isinstance(rule, Quarantine | Stray) else rule.gadget
+
+
 def _library() -> Any:  # noqa: ANN401 - untyped library
     """Load libnftables and open its socket, in the network namespace of now.
 
@@ -84,7 +169,7 @@ def _library() -> Any:  # noqa: ANN401 - untyped library
     """
     try:
         # Where there is no such socket, libnftables ends the whole process.
-        socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER).close()
+        socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER).close()
     except OSError as err:
         raise PermanentError(f"open nftables: the kernel has no nf_tables ({err})") from err
     try:

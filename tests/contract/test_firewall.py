@@ -774,3 +774,33 @@ def test_nothing_is_printed(nftables: NftablesFirewall, capfd: pytest.CaptureFix
 def test_nftables_rules_are_the_golden_ones(nftables: NftablesFirewall) -> None:
     put(nftables, *GOLDEN_RULES)
     assert nft_rules() == golden("nftables.rules", nft_rules())
+
+
+@pytest.mark.usefixtures("netns")
+def test_nftables_lists_its_tables_again_only_when_somebody_else_was_at_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    firewall = NftablesFirewall()
+    listed: list[str] = []
+    run_commands = firewall._run  # noqa: SLF001 - what it asks libnftables is this test's subject
+
+    def noting(commands: str) -> tuple[str, str]:
+        listed.extend([commands] if commands.startswith("list") else [])
+        return run_commands(commands)
+
+    monkeypatch.setattr(firewall, "_run", noting)
+    firewall.apply(remove=(), add=[guard(1)])
+    firewall.observe()
+    listed.clear()
+
+    firewall.apply(remove=(), add=[masquerade(1)])
+    seen = firewall.observe()
+    firewall.apply(remove=[masquerade(1)], add=())
+
+    assert seen == {guard(1), masquerade(1)}
+    assert firewall.observe() == {guard(1)}
+    assert listed == []
+
+    run("nft", "add element inet otgd links { evil0 }")
+    assert any(isinstance(rule, Stray) for rule in firewall.observe())
+    assert listed

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from otgd.adapters.nf_tables import FAMILIES, NftTrigger, list_tables
+from otgd.adapters.nf_tables import NftTrigger, list_tables
+from otgd.nfnetlink import FAMILIES
 from otgd.errors import PermanentError, TransientError
 from tests.lab.namespaces import run
 

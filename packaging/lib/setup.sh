@@ -54,9 +54,9 @@ make_venv() {
     if [[ ! -x $venv/bin/python || $stamp != "$(cat -- "$venv/.stamp" 2>/dev/null)" ]]; then
         heading "Making the virtual environment $venv"
         /usr/bin/python3 -m venv --system-site-packages -- "$venv" || fail "cannot make $venv"
-        "$venv/bin/python" -m pip install -q --require-hashes -r "$requirements" ||
+        "$venv/bin/python" -m pip install -qq --require-hashes -r "$requirements" ||
             fail "pip could not install $requirements"
-        "$venv/bin/python" -m pip install -q --no-deps --force-reinstall "$@" ||
+        "$venv/bin/python" -m pip install -qq --no-deps --force-reinstall "$@" ||
             fail "pip could not install the checkout"
         printf '%s\n' "$stamp" >"$venv/.stamp"
     fi

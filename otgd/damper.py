@@ -49,7 +49,6 @@ class _History:
     undone: int = 0
     stands: bool = True
     stood_s: float = 0.0
-    contested: bool = False
 
     @property
     def settled_at(self) -> float:
@@ -62,6 +61,9 @@ class Damper:
 
     def __init__(self) -> None:
         self._history: dict[Action, _History] = {}
+        self._steps_of: dict[str, set[Action]] = {}
+        self._contested: set[Action] = set()
+        self._pruned_at = 0.0
 
     def hold(self, steps: Iterable[Action], now: float) -> dict[Action, Held]:
         """Return those of *steps* that have to wait at time *now* (seconds, monotonic)."""
@@ -79,10 +81,12 @@ class Damper:
         """Note that *steps* worked at time *now*; what we undo ourselves is no fight."""
         for step in steps:
             if contrary := _contrary(step):
-                self._history.pop(contrary, None)
+                self._drop(contrary)
             history = self._history.get(step)
             if history is None or now - history.applied_at > FORGET_S:
+                self._drop(step)
                 self._history[step] = _History(applied_at=now)
+                self._steps_of.setdefault(gadget_of(step), set()).add(step)
             else:
                 history.undone += 1
                 history.applied_at = now
@@ -100,27 +104,37 @@ class Damper:
             if history.stands:
                 history.stands = False
                 history.stood_s = max(history.stood_s, now - history.applied_at)
-            history.contested |= at_once or history.undone >= FREE
+            if at_once or history.undone >= FREE:
+                self._contested.add(step)
 
     def contested(self, now: float) -> dict[Action, Held]:
         """Return the steps that are fought about, in force just now or not."""
         self.forget((), now)
         found = {}
-        for step, history in self._history.items():
+        for step in self._contested.copy():
+            history = self._history[step]
             wait_s = history.settled_at - now if history.stands else FORGET_S
-            history.contested &= wait_s > 0
-            if history.contested:
+            if wait_s > 0:
                 found[step] = Held(step=step, undone=history.undone, wait_s=wait_s)
+            else:
+                self._contested.discard(step)
         return found
 
     def forget(self, gadgets: Iterable[str], now: float) -> None:
         """Start afresh for *gadgets* (plugged or unplugged), and drop what is long past."""
-        gone = set(gadgets)
-        self._history = {
-            step: history
-            for step, history in self._history.items()
-            if gadget_of(step) not in gone and now - history.applied_at <= FORGET_S
-        }
+        for name in gadgets:
+            for step in self._steps_of.pop(name, set()):
+                self._drop(step)
+        if now - self._pruned_at > FORGET_S:
+            self._pruned_at = now
+            for step, history in list(self._history.items()):
+                if now - history.applied_at > FORGET_S:
+                    self._drop(step)
+
+    def _drop(self, step: Action) -> None:
+        self._history.pop(step, None)
+        self._contested.discard(step)
+        self._steps_of.get(gadget_of(step), set()).discard(step)
 
 
 def _contrary(step: Action) -> Action | None:

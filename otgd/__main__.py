@@ -16,6 +16,7 @@ from otgd.errors import ConfigError, OtgdError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from otgd.errors import Problem
     from otgd.model import Config
     from otgd.ports import EventLogPort, ServicePort
 
@@ -35,14 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     service = SystemdService()
     try:
-        config = _load(options.config)
+        return _serve(options, _load(options.config), service)
     except ConfigError as err:
         for problem in err.problems:
             print(problem, file=sys.stderr)  # noqa: T201 - before there is a log
         service.notify(f"STATUS=config refused: {err.problems[0]}", f"ERRNO={errno.EINVAL}")
         return EX_CONFIG
-    try:
-        return _serve(options, config, service)
     except OtgdError as err:
         print(f"otgd: {err}", file=sys.stderr)  # noqa: T201 - the last word
         service.notify(f"STATUS={err}", f"ERRNO={errno.EIO}")
@@ -67,9 +66,26 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _load(path: Path) -> Config:
+    """Read the config in a child process: pydantic is 10 MiB that the service never needs again.
+
+    Raises:
+        ConfigError: the config is refused.
+    """
+    from otgd.apart import apart
+
+    outcome = apart(lambda: _read_config(path))
+    if isinstance(outcome, tuple):
+        raise ConfigError(outcome)
+    return outcome
+
+
+def _read_config(path: Path) -> Config | tuple[Problem, ...]:
     from otgd.config import load_config
 
-    return load_config(path)
+    try:
+        return load_config(path)
+    except ConfigError as err:
+        return err.problems
 
 
 def _serve(options: argparse.Namespace, config: Config, service: ServicePort) -> int:

@@ -1,0 +1,56 @@
+"""Work in a child process: its result comes back, its imports and its end do not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+import pytest
+
+from otgd.apart import apart
+from otgd.errors import OtgdError
+
+
+def test_the_result_comes_back() -> None:
+    assert apart(lambda: {"pid": os.getpid(), "big": "x" * 1_000_000})["big"] == "x" * 1_000_000
+
+
+def test_it_is_another_process() -> None:
+    assert apart(os.getpid) != os.getpid()
+
+
+def test_what_it_imports_stays_there() -> None:
+    module = "antigravity" if "antigravity" not in sys.modules else "this"
+
+    def work() -> bool:
+        sys.modules[module] = sys
+        return module in sys.modules
+
+    assert apart(work)
+    assert module not in sys.modules
+
+
+def test_a_failure_is_told_without_a_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+    def work() -> None:
+        raise ValueError("a defect")
+
+    with pytest.raises(OtgdError, match="ended with 1 before its work was done"):
+        apart(work)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_killed_child_is_told() -> None:
+    with pytest.raises(OtgdError, match="ended with -9"):
+        apart(lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def test_no_descriptor_and_no_child_is_left() -> None:
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - the listing itself opens one
+
+    for _ in range(10):
+        apart(os.getpid)
+
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)

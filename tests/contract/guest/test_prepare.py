@@ -10,6 +10,7 @@ import re
 import shutil
 import stat
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,6 +42,7 @@ from tests.unit.guest.cards import GOLDEN, WORKER1, golden_card, prepare
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+NOBODY = 65534
 CONFIG = """\
 [fleet]
 count = 3
@@ -204,23 +206,27 @@ def test_fleet_gets_one_image_for_each_gadget(
         check_image(image)
 
 
+@pytest.fixture
+def nobodys() -> Iterator[Path]:
+    """Yield a directory of nobody's; pytest's own ones are closed to all but their owner."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chown(folder, NOBODY, NOBODY)
+        yield Path(folder)
+
+
 def test_image_edited_as_nobody_needs_no_root(
-    otgctl: Otgctl, fresh_image: Callable[[str], Path], tmp_path: Path
+    otgctl: Otgctl, pristine_image: Callable[[str], Path], nobodys: Path
 ) -> None:
-    image = fresh_image("bookworm")
-    os.chown(image, 65534, 65534)
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_mode & 0o005 != 0o005:
-            folder.chmod(folder.stat().st_mode | 0o005)
-    tmp_path.chmod(0o777)
+    image = Path(shutil.copy(pristine_image("bookworm"), nobodys))
+    config = Path(shutil.copy(otgctl.config, nobodys))
+    os.chown(image, NOBODY, NOBODY)
 
     child = os.fork()
     if child == 0:
         os.setgroups([])
-        os.setgid(65534)
-        os.setuid(65534)
-        os.environ["TMPDIR"] = str(tmp_path)
-        os._exit(otgctl("prepare", "ethusb1", "--image", image)[0])
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+        os._exit(program.main(["-c", str(config), "prepare", "ethusb1", "--image", str(image)]))
     _, status = os.waitpid(child, 0)
 
     assert os.waitstatus_to_exitcode(status) == 0

@@ -90,6 +90,7 @@ def _read_config(path: Path) -> Config | tuple[Problem, ...]:
 
 def _serve(options: argparse.Namespace, config: Config, service: ServicePort) -> int:
     from otgd.adapters.journal import JournalLog, StderrLog, stderr_is_journal
+    from otgd.adapters.names_file import NamesFile
     from otgd.adapters.state_file import StateFile
     from otgd.daemon import Daemon
     from otgd.wiring import Kernel
@@ -102,6 +103,7 @@ def _serve(options: argparse.Namespace, config: Config, service: ServicePort) ->
         time.sleep(0.02)
     level = config.settings.log_level
     log: EventLogPort = JournalLog(level=level) if stderr_is_journal() else StderrLog(level=level)
+    keeps = os.environ.get("STATE_DIRECTORY")
     daemon = Daemon(
         config=config,
         load=lambda: _load(options.config),
@@ -109,6 +111,7 @@ def _serve(options: argparse.Namespace, config: Config, service: ServicePort) ->
         log=log,
         service=service,
         state=state,
+        names=NamesFile(Path(keeps)) if keeps else None,
     )
     return daemon.run()
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         FirewallPort,
         ForwardingPort,
         LinkPort,
+        NamesPort,
         PassagePort,
         ServicePort,
         StatePort,
@@ -146,6 +147,7 @@ class Daemon:
 
     Args:
         config: the config to start with.
+        names: where udev's helper reads the gadgets' names; None where there is no udev to tell.
         load: reads the config again (``systemctl reload``); may raise ``ConfigError``.
         connect: opens the adapters that a config asks for.
         clock: monotonic seconds.
@@ -160,6 +162,7 @@ class Daemon:
         log: EventLogPort,
         service: ServicePort,
         state: StatePort,
+        names: NamesPort | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
@@ -168,6 +171,7 @@ class Daemon:
         self._log = log
         self._service = service
         self._state = state
+        self._names = names
         self._clock = clock
         self._timers = _Timers()
         self._backoff = Backoff()
@@ -190,6 +194,7 @@ class Daemon:
             self._selector.register(signals, selectors.EVENT_READ)
             self._open(self._connect(self._config))
             self._pass()
+            self._tell_names()
             # systemd may stop waiting for us only once the first pass is done.
             self._tell_summary("READY=1")
             firewall = f"{self._world.firewall.name}, since {self._world.backend_reason}"
@@ -355,8 +360,19 @@ class Daemon:
             self._former.pop(new.firewall.name, None)
             self._open(new)
         self._pass()
+        self._tell_names()
         if new is not old:
             old.close()
+
+    def _tell_names(self) -> None:
+        """Let udev know what the gadgets are called, so that it wants what we want."""
+        if self._names is None:
+            return
+        try:
+            self._names.write(self._config.desired)
+        except OtgdError as err:
+            text = f"{err}; udev may give gadgets other names until otgd corrects them"
+            self._log.write(Event(kind=Kind.STATE_NOT_WRITTEN, message=text))
 
     def _release_former(self) -> None:
         """Take our rules out of packet filters that are no longer in use, now or later."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from otgd.events import Event
-    from otgd.model import ObservedLink, ObservedRoute, Passage, Rule
+    from otgd.model import DesiredState, ObservedLink, ObservedRoute, Passage, Rule
 
 
 class LinkPort(Protocol):
@@ -158,6 +158,14 @@ class ServicePort(Protocol):
 
     def notify(self, *assignments: str) -> None:
         """Send ``KEY=value`` lines in one message; silently nothing where nobody listens."""
+        ...
+
+
+class NamesPort(Protocol):
+    """Where udev learns what the gadgets are called."""
+
+    def write(self, desired: DesiredState) -> None:
+        """Put the gadgets' names there."""
         ...
 
 

@@ -463,7 +463,11 @@ class Daemon:
         """Tell journal, state file and service manager what is new; nothing when nothing is."""
         told = self._told
         status = make_status(
-            self._config.desired, report, backend=self._world.firewall.name, before=told.status
+            self._config.desired,
+            report,
+            backend=self._world.firewall.name,
+            backend_reason=self._world.backend_reason,
+            before=told.status,
         )
         events = list(events_between(told.status, status, report))
         failures = [failure.reason for failure in report.failures]

@@ -3,7 +3,7 @@
 Pure but for its memory: time is an argument. A step is *undone* when it has to be applied again
 although it had worked. A few times in a row are healed at once (a rule set that was flushed, an
 address that an administrator deleted). Then the waits grow up to ``PATIENT_S``, which still heals
-within a second; somebody who keeps at it for minutes is met only every ``WEARY_S``.
+well within a second; somebody who keeps at it for minutes is met only every ``WEARY_S``.
 
 A step that is in force again stays *contested* until it has stood longer than the fight ever let
 it stand: only then is the fight over, and one fight is told once.
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 FREE = 8
 """How often a step may be undone before it is held back at all."""
 FIRST_S = 0.05
-PATIENT_S = 0.8
+PATIENT_S = 0.4
 WEARY_AFTER = 200
 WEARY_S = 30.0
 FORGET_S = 60.0

@@ -85,6 +85,7 @@ class Status:
     uplink_fault: str = ""
     forwarding: bool = False
     backend: str = ""
+    backend_reason: str = ""
     fights: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
 
@@ -114,7 +115,12 @@ class Status:
 
 
 def make_status(
-    desired: DesiredState, report: Report, *, backend: str, before: Status | None = None
+    desired: DesiredState,
+    report: Report,
+    *,
+    backend: str,
+    backend_reason: str = "",
+    before: Status | None = None,
 ) -> Status:
     """Say what *report* means for each gadget of *desired*.
 
@@ -148,6 +154,7 @@ def make_status(
         uplink_fault=plan.uplink_fault,
         forwarding=observed.forwarding,
         backend=backend,
+        backend_reason=backend_reason,
         fights=tuple(sorted(_fights(present, report))),
         faults=tuple(sorted(_faults(present, report))),
     )
@@ -214,14 +221,13 @@ def _judge(
 
 def _trouble(spec: GadgetSpec, report: Report) -> str:
     """Say what keeps the gadget from being as planned; empty if nothing does."""
-    for failure in report.failures:
-        if _concerns(failure.step, spec):
-            return _cause(failure)
     fought = {held.step for held in (*report.held, *report.contested)} | set(report.undone)
     # The same object whichever of them is in force just now, and not how often: one fight is told
-    # once.
+    # once, also where the other one is met holding a lock.
     steps = sorted(describe(step) for step in fought if _concerns(step, spec))
-    return f"{steps[0]}: somebody keeps undoing it" if steps else ""
+    if steps:
+        return f"{steps[0]}: somebody keeps undoing it"
+    return next((_cause(f) for f in report.failures if _concerns(f.step, spec)), "")
 
 
 def _cause(failure: Failure) -> str:
@@ -352,7 +358,7 @@ def to_json(status: Status, report: Report, *, since: dict[str, str]) -> dict[st
     return {
         "version": VERSION,
         "uplink": status.uplink or None,
-        "firewall": {"backend": status.backend},
+        "firewall": {"backend": status.backend, "reason": status.backend_reason},
         "forwarding": status.forwarding,
         "gadgets": [
             {

@@ -51,7 +51,9 @@ def status(installation: Installation, *, as_json: bool) -> int:
 def _surroundings(state: dict[str, Any]) -> str:
     forwarding = "on" if state["forwarding"] else "off"
     uplink = state["uplink"] or "none"
-    return f"uplink {uplink}, firewall {state['firewall']['backend']}, forwarding {forwarding}"
+    reason = state["firewall"].get("reason")
+    firewall = state["firewall"]["backend"] + (f" ({reason})" if reason else "")
+    return f"uplink {uplink}, firewall {firewall}, forwarding {forwarding}"
 
 
 def _row(gadget: dict[str, Any], now: datetime) -> tuple[str, ...]:

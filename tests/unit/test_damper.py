@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from otgd.damper import (
     FORGET_S,
     FREE,
@@ -46,7 +48,7 @@ def test_a_fight_is_held_back_for_a_growing_while() -> None:
         waits.append(damper.hold([UP], now)[UP].wait_s)
 
     assert waits == sorted(waits)
-    assert waits[0] < waits[-1] == PATIENT_S
+    assert waits[0] < waits[-1] == pytest.approx(PATIENT_S)
 
 
 def test_a_held_step_is_free_again_when_its_time_has_come() -> None:
@@ -123,10 +125,10 @@ def test_a_fight_is_contested_without_a_break_until_it_is_over() -> None:
         assert set(damper.contested(now)) == {UP}
         damper.applied([UP], now)
         assert set(damper.contested(now)) == {UP}
-        now += 0.8
+        now += PATIENT_S
         assert set(damper.contested(now)) == {UP}
 
-    assert damper.contested(now + SETTLE_FACTOR * 0.8) == {}
+    assert damper.contested(now + max(SETTLE_S, SETTLE_FACTOR * PATIENT_S)) == {}
 
 
 def test_a_fight_with_long_rounds_takes_longer_to_be_over() -> None:

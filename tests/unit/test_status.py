@@ -85,7 +85,12 @@ def blocked(reason: str, aspect: Aspect, *, bound: bool = True) -> Report:
 
 
 def status(report: Report, *specs: GadgetSpec) -> Status:
-    return make_status(DesiredState(gadgets=specs or (ZERO,)), report, backend="nftables")
+    return make_status(
+        DesiredState(gadgets=specs or (ZERO,)),
+        report,
+        backend="nftables",
+        backend_reason="of old habit",
+    )
 
 
 def the_gadget(report: Report, spec: GadgetSpec = ZERO) -> GadgetStatus:
@@ -359,7 +364,7 @@ def test_state_json() -> None:
     assert json.loads(json.dumps(state)) == {
         "version": 1,
         "uplink": "eth0",
-        "firewall": {"backend": "nftables"},
+        "firewall": {"backend": "nftables", "reason": "of old habit"},
         "forwarding": True,
         "gadgets": [
             {

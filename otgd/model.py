@@ -330,7 +330,7 @@ class RenameLink:
 
     gadget: str
     ifindex: int
-    old: str
+    old: str = field(compare=False)  # the same step, whatever name somebody gave it meanwhile
     new: str
 
 

@@ -9,17 +9,17 @@ import fcntl
 import json
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from otgd.errors import PermanentError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 STATE = "state.json"
 LOCK = "lock"
 DIRECTORY_MODE = 0o755
 FILE_MODE = 0o644
+LOCK_MODE = 0o600
+"""Not for everybody: who may open it may lock it, and keep otgd from starting."""
 
 
 class StateFile:
@@ -43,7 +43,7 @@ class StateFile:
         try:
             self.directory.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
             handle = os.open(
-                self.directory / LOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, FILE_MODE
+                self.directory / LOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, LOCK_MODE
             )
         except OSError as err:
             raise PermanentError(f"open {self.directory / LOCK}: {err.strerror}") from err
@@ -55,15 +55,15 @@ class StateFile:
         except OSError as err:
             os.close(handle)
             raise PermanentError(f"lock {self.directory / LOCK}: {err.strerror}") from err
-        with suppress(PermissionError):  # it is another user's, and then already readable
-            os.fchmod(handle, FILE_MODE)  # whatever the umask: is_locked() is for everybody
         self._lock = handle
         return True
 
     def is_locked(self) -> bool:
-        """Tell whether a running otgd holds the lock; needs no rights but to read it."""
+        """Tell whether a running otgd holds the lock; needs no rights."""
         try:
             handle = os.open(self.directory / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+        except PermissionError:
+            return self._is_listed_as_locked()
         except OSError:
             return False
         try:
@@ -74,6 +74,16 @@ class StateFile:
             return False
         finally:
             os.close(handle)
+
+    def _is_listed_as_locked(self) -> bool:
+        """Look the lock up where everybody may (proc_locks(5)): device and inode in hex and dec."""
+        try:
+            stat = (self.directory / LOCK).stat()
+            locks = Path("/proc/locks").read_text(encoding="ascii").split()
+        except OSError:
+            return False
+        major, minor = os.major(stat.st_dev), os.minor(stat.st_dev)
+        return f"{major:02x}:{minor:02x}:{stat.st_ino}" in locks
 
     def write(self, state: dict[str, Any]) -> None:
         """Replace the state in one step, so that no reader sees half of it.

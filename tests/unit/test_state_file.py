@@ -6,7 +6,10 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import stat
+import subprocess
+import tempfile
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +18,7 @@ import pytest
 
 from otgd.adapters.state_file import StateFile
 from otgd.errors import PermanentError
+from tests.conftest import need
 from tests.lab.namespaces import run
 
 if TYPE_CHECKING:
@@ -133,7 +137,7 @@ def test_there_is_one_otgd(tmp_path: Path) -> None:
     assert second.is_locked()
     assert not second.lock()
     assert stat.S_IMODE(first.directory.stat().st_mode) == 0o755
-    assert stat.S_IMODE((first.directory / "lock").stat().st_mode) == 0o644
+    assert stat.S_IMODE((first.directory / "lock").stat().st_mode) == 0o600
 
 
 def test_the_lock_ends_with_its_process(tmp_path: Path) -> None:
@@ -164,3 +168,37 @@ def test_a_lock_that_cannot_be_had_is_told(
     monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.raises(PermanentError, match=f"lock {state.directory}/lock: No locks available"):
         state.lock()
+
+
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """A directory that every user may enter, which pytest's own are not."""
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory)
+
+
+def test_nobody_else_can_take_the_lock_and_everybody_can_ask_for_it(open_directory: Path) -> None:
+    need(os.geteuid() == 0, "root, to become nobody")
+    tmp_path = open_directory
+    state = StateFile(tmp_path / "run")
+    assert state.lock()
+    ask = f"""
+from pathlib import Path
+from otgd.adapters.state_file import StateFile
+state = StateFile(Path({str(tmp_path / "run")!r}))
+print(state.is_locked())
+try:
+    state.lock()
+except Exception as err:
+    print(err)
+"""
+    nobody = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
+    command = (*nobody, "/usr/bin/python3", "-c", ask)
+    root = Path(__file__).resolve().parents[2]
+    copy = tmp_path / "package"
+    shutil.copytree(root / "otgd", copy / "otgd", ignore=shutil.ignore_patterns("__pycache__"))
+    done = subprocess.run(command, capture_output=True, text=True, cwd=copy, check=True)
+
+    assert done.stdout.splitlines()[0] == "True"
+    assert "Permission denied" in done.stdout

@@ -6,6 +6,7 @@ One of the adapters; knows rtnetlink, sysfs, the model and the errors.
 from __future__ import annotations
 
 import errno
+import re
 import struct
 from collections import defaultdict
 from contextlib import contextmanager
@@ -42,6 +43,8 @@ IFF_LOWER_UP = 0x10000
 RTN_UNICAST = 1
 RTEXT_FILTER_SKIP_STATS = 8
 NET_ADDR_RANDOM = "1"
+OUR_LINK_FILES = "70-otgd-*.link"
+_MAC = re.compile(r"^MACAddress=(\S+)$", re.MULTILINE)
 _NEXT_HOP = struct.Struct("=HBBi")
 """Include/uapi/linux: if.h, rtnetlink.h; struct rtnexthop."""
 
@@ -61,9 +64,11 @@ class NetlinkLinks:
     """This network namespace's links, over one rtnetlink socket; implements ``LinkPort``.
 
     Args:
-        udev: whether udevd runs here; then a link counts as initialized only when it says so.
+        udev: whether udevd runs here; then a link counts as initialized only when it says so, or
+            when it is known to want the name that we want: then there is nothing to wait for.
         sysfs: where /sys/class/net is.
         udev_data: where udevd notes the devices that it has finished with.
+        link_files: where otgd-names.service puts .link files.
     """
 
     def __init__(
@@ -72,8 +77,12 @@ class NetlinkLinks:
         udev: bool = False,
         sysfs: Path = Path("/sys/class/net"),
         udev_data: Path = Path("/run/udev/data"),
+        link_files: Path = Path("/run/systemd/network"),
     ) -> None:
         self._udev = udev
+        self._link_files = link_files
+        self._link_files_at = 0
+        self._agreed: frozenset[str] = frozenset()
         self._sysfs = sysfs
         self._udev_data = udev_data
         with _translated():
@@ -149,8 +158,28 @@ class NetlinkLinks:
             addresses=addresses,
             random_mac=self._read(ifname, "addr_assign_type") == NET_ADDR_RANDOM,
             altnames=tuple(properties.get_attrs("IFLA_ALT_IFNAME")) if properties else (),
-            initialized=not self._udev or (self._udev_data / f"n{ifindex}").exists(),
+            initialized=not self._udev or self._has_initialized(message),
         )
+
+    def _has_initialized(self, message: Any) -> bool:  # noqa: ANN401
+        if message.get_attr("IFLA_ADDRESS") in self._agreed_macs():
+            return True
+        return (self._udev_data / f"n{message['index']}").exists()
+
+    def _agreed_macs(self) -> frozenset[str]:
+        """Return the MACs for which a .link file of ours tells udevd our name.
+
+        Read again only when the directory has changed.
+        """
+        try:
+            changed_at = self._link_files.stat().st_mtime_ns
+            if changed_at != self._link_files_at:
+                texts = [p.read_text() for p in self._link_files.glob(OUR_LINK_FILES)]
+                self._agreed = frozenset(mac for text in texts for mac in _MAC.findall(text))
+                self._link_files_at = changed_at
+        except OSError:
+            return frozenset()
+        return self._agreed
 
     def _driver_and_port(self, ifname: str) -> tuple[str, str]:
         """Return a physical link's driver and USB port path (``1-1.2``), empty where unknown.

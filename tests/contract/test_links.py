@@ -16,6 +16,7 @@ from tests.lab.namespaces import run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from otgd.ports import LinkPort
 
@@ -302,3 +303,27 @@ def test_without_the_capability_the_error_names_it() -> None:
     )
     drop = ("setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin")
     assert "CAP_NET_ADMIN" in run(*drop, sys.executable, "-c", code)
+
+
+@pytest.mark.usefixtures("netns")
+def test_where_udev_runs_a_link_waits_for_it_unless_it_wants_our_name(tmp_path: Path) -> None:
+    data, files = tmp_path / "data", tmp_path / "network"
+    data.mkdir()
+    files.mkdir()
+    real = RealWorld()
+    agreed, waiting = real.plug("usb0", MAC), real.plug("usb1", OTHER_MAC)
+    links = NetlinkLinks(udev=True, udev_data=data, link_files=files)
+
+    def initialized() -> set[int]:
+        return {x.ifindex for x in links.observe_links({agreed, waiting}) if x.initialized}
+
+    assert initialized() == set()
+    (files / "70-otgd-ethusb1.link").write_text(f"[Match]\nMACAddress={MAC}\n[Link]\nName=x\n")
+    (files / "99-other.link").write_text(f"[Match]\nMACAddress={OTHER_MAC}\n")
+    assert initialized() == {agreed}
+    (data / f"n{waiting}").touch()
+    assert initialized() == {agreed, waiting}
+    (files / "70-otgd-ethusb1.link").unlink()
+    assert initialized() == {waiting}
+    links.close()
+    real.links.close()

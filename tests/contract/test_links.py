@@ -15,7 +15,7 @@ from tests.fake_kernel import FakeKernel
 from tests.lab.namespaces import run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from otgd.ports import LinkPort
@@ -233,11 +233,12 @@ def test_what_is_done_to_a_link_that_is_gone_fails_or_is_done_already(world: Wor
     ifindex = world.plug("usb0", MAC)
     world.unplug(ifindex)
 
-    for change in (
+    changes: tuple[Callable[[], None], ...] = (
         lambda: world.port.rename(ifindex, "ethusb1"),
         lambda: world.port.add_address(ifindex, ADDRESS),
         lambda: world.port.set_up(ifindex),
-    ):
+    )
+    for change in changes:
         with pytest.raises(PermanentError, match="gone"):
             change()
     world.port.remove_address(ifindex, ADDRESS)

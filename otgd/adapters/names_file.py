@@ -1,9 +1,9 @@
 """The gadgets' names for udev: a list that a helper of root's turns into .link files.
 
-One of the adapters. otgd itself may not write udev's configuration; it keeps lines of
-``MAC NAME DRIVER,...`` in its state directory, which are there at the next boot before otgd is,
-and otgd-names.service makes .link files of them. So udev and otgd want the same name, whoever
-comes first.
+One of the adapters. otgd itself may not write udev's configuration; it leaves lines of
+``MAC NAME DRIVER,...`` as ``names.new`` in its state directory. otgd-names.service, which the
+file's existence starts, takes it as ``names`` and makes .link files of it: now, and at the next
+boot before otgd is there. So udev and otgd want the same name, whoever comes first.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from otgd.model import DesiredState
 
 NAMES = "names"
+NEW_NAMES = "names.new"
 FILE_MODE = 0o644
 
 
@@ -26,7 +27,8 @@ class NamesFile:
     """The list in *directory*; implements ``NamesPort``."""
 
     def __init__(self, directory: Path) -> None:
-        self._path = directory / NAMES
+        self._taken = directory / NAMES
+        self._new = directory / NEW_NAMES
 
     def write(self, desired: DesiredState) -> None:
         """Put the gadgets' names there in one step; a list that is right already is not touched.
@@ -36,15 +38,21 @@ class NamesFile:
         """
         drivers = ",".join(sorted(desired.drivers))
         text = "".join(f"{spec.mac} {spec.name} {drivers}\n" for spec in desired.gadgets)
-        with suppress(OSError):
-            if self._path.read_text(encoding="utf-8") == text:
-                return
-        temporary = self._path.with_name(f".{NAMES}.new")
+        if self._last() == text:
+            return
+        temporary = self._new.with_name(f".{NEW_NAMES}")
         try:
             temporary.write_text(text, encoding="utf-8")
             temporary.chmod(FILE_MODE)
-            temporary.replace(self._path)
+            temporary.replace(self._new)
         except OSError as err:
             with suppress(OSError):
                 temporary.unlink()
-            raise PermanentError(f"write {self._path}: {err.strerror}") from err
+            raise PermanentError(f"write {self._new}: {err.strerror}") from err
+
+    def _last(self) -> str | None:
+        """Return the list written last, taken already or not."""
+        for path in (self._new, self._taken):
+            with suppress(OSError):
+                return path.read_text(encoding="utf-8")
+        return None

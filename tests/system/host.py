@@ -10,12 +10,19 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from tests.lab.deadline import until
-from tests.lab.topology import Lab, config_text
+from tests.lab.topology import Lab, config_text, mac
 
 if TYPE_CHECKING:
     from tests.system.container import Container
 
 CONFIG = "/etc/otgd/otgd.toml"
+NAMES = "/var/lib/otgd/names"
+NEW_NAMES = f"{NAMES}.new"
+
+
+def names_list(*numbers: int) -> str:
+    """Write the list that otgd keeps for udev: MAC, name and drivers of these gadgets."""
+    return "".join(f"{mac(n)} ethusb{n} veth\n" for n in numbers)
 
 
 def container_config(*, count: int = 4) -> str:

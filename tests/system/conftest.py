@@ -45,6 +45,9 @@ DEPENDS = (
 
 def rest(root: Path) -> None:
     """Keep the neighbours from starting by themselves."""
+    # NetworkManager's own rule would keep it from veth links, and the test from seeing it greedy.
+    (root / "etc/udev/rules.d/85-nm-unmanaged.rules").unlink(missing_ok=True)
+    (root / "etc/udev/rules.d/85-nm-unmanaged.rules").symlink_to("/dev/null")
     for unit in ("NetworkManager", "dhcpcd"):
         mask = root / f"etc/systemd/system/{unit}.service"
         mask.unlink(missing_ok=True)

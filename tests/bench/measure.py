@@ -99,6 +99,14 @@ def take_turn(
             fewer = max(1, rounds // _SLOW_SHARE) if peer.slow else rounds
             _plugs(machine, peer, results, count=count, rounds=fewer)
         _memory(machine, peer, results, (Figure.USED_PSS_MIB, Figure.USED_RSS_MIB))
+        _crashes(machine, peer, results)
+
+
+def _crashes(machine: Machine, peer: Peer, results: Results) -> None:
+    """Note what makes figures void: they belong to more than one life of the peer."""
+    crashes = machine.container.unit(peer.unit, "NRestarts")
+    if crashes != "0":
+        results.machine[f"restarts of {peer.title}"] = crashes
 
 
 def _starts(machine: Machine, peer: Peer, effort: Effort, results: Results) -> None:
@@ -161,6 +169,7 @@ def scale(testbed: Testbed, backend: str, effort: Effort, results: Results) -> N
                 gbit_s = _throughput(machine, testbed.guests[0], host, effort)
                 results.add(Figure.THROUGHPUT_GBIT_S, peer.key, gbit_s, gadgets=present)
                 machine.unplug()
+        _crashes(machine, peer, results)
         crowd.close()
 
 
@@ -206,7 +215,7 @@ def _passes(machine: Machine, backend: str, results: Results, *, present: int) -
 
 def _reconfigure(machine: Machine, config: str) -> None:
     machine.container.write(OTGD_CONFIG, config)
-    machine.container.run("systemctl", "reload", "otgd.service")
+    machine.container.run("systemctl", "restart", "otgd.service")
 
 
 def _throughput(machine: Machine, guest: Namespace, host: Host, effort: Effort) -> float:

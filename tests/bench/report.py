@@ -162,14 +162,9 @@ class Goal:
     limit: Callable[[Results, str], float | None]
 
 
-def _answer(
-    peer: str | None = None, *, count: int, share: float
-) -> Callable[[Results, str], float | None]:
-    def measured(results: Results, who: str) -> float | None:
-        values = results.values(Figure.ANSWER_MS, peer or who, count)
-        return percentile(values, share) if values else None
-
-    return measured
+def _p95(results: Results, who: str) -> float | None:
+    values = results.values(Figure.ANSWER_MS, who, 1)
+    return percentile(values, 0.95) if values else None
 
 
 def _worst(peer: str | None = None) -> Callable[[Results, str], float | None]:
@@ -199,23 +194,23 @@ def _just(limit: float) -> Callable[[Results, str], float | None]:
 GOALS = (
     Goal(
         name="median, ms: ≤ 3 x the lower bound",
-        measured=_answer(count=1, share=0.5),
-        limit=_times(3, _answer(BOUND, count=1, share=0.5)),
+        measured=_middle(Figure.ANSWER_MS, gadgets=1),
+        limit=_times(3, _middle(Figure.ANSWER_MS, BOUND, gadgets=1)),
     ),
     Goal(
         name="median, ms: ≤ networkd's / 5",
-        measured=_answer(count=1, share=0.5),
-        limit=_times(1 / 5, _answer(NETWORKD, count=1, share=0.5)),
+        measured=_middle(Figure.ANSWER_MS, gadgets=1),
+        limit=_times(1 / 5, _middle(Figure.ANSWER_MS, NETWORKD, gadgets=1)),
     ),
     Goal(
         name="p95, ms: below networkd's median",
-        measured=_answer(count=1, share=0.95),
-        limit=_answer(NETWORKD, count=1, share=0.5),
+        measured=_p95,
+        limit=_middle(Figure.ANSWER_MS, NETWORKD, gadgets=1),
     ),
     Goal(
         name="four at once, median, ms: ≤ 5 x the lower bound",
-        measured=_answer(count=4, share=0.5),
-        limit=_times(5, _answer(BOUND, count=4, share=0.5)),
+        measured=_middle(Figure.ANSWER_MS, gadgets=4),
+        limit=_times(5, _middle(Figure.ANSWER_MS, BOUND, gadgets=4)),
     ),
     Goal(
         name="fifty at once, the slowest, ms: ≤ networkd's / 4",

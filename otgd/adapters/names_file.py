@@ -1,9 +1,9 @@
 """The gadgets' names for udev: a list that a helper of root's turns into .link files.
 
 One of the adapters. otgd itself may not write udev's configuration; it leaves lines of
-``MAC NAME DRIVER,...`` as ``names.new`` in its state directory. otgd-names.service, which the
-file's existence starts, takes it as ``names`` and makes .link files of it: now, and at the next
-boot before otgd is there. So udev and otgd want the same name, whoever comes first.
+``MAC NAME DRIVER,...`` in its state directory as ``names.new``. otgd-names.service moves that to
+``names``, which is there at the next boot before otgd is, and makes .link files of it. So udev and
+otgd want the same name, whoever comes first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from otgd.model import DesiredState
 
 NAMES = "names"
-NEW_NAMES = "names.new"
+NEW = "names.new"
 FILE_MODE = 0o644
 
 
@@ -27,32 +27,31 @@ class NamesFile:
     """The list in *directory*; implements ``NamesPort``."""
 
     def __init__(self, directory: Path) -> None:
-        self._taken = directory / NAMES
-        self._new = directory / NEW_NAMES
+        self._directory = directory
 
     def write(self, desired: DesiredState) -> None:
-        """Put the gadgets' names there in one step; a list that is right already is not touched.
+        """Leave the gadgets' names there in one step, unless that is what udev knows already.
 
         Raises:
             PermanentError: it cannot be written.
         """
         drivers = ",".join(sorted(desired.drivers))
         text = "".join(f"{spec.mac} {spec.name} {drivers}\n" for spec in desired.gadgets)
-        if self._last() == text:
+        if text == self._known():
             return
-        temporary = self._new.with_name(f".{NEW_NAMES}")
+        new, temporary = self._directory / NEW, self._directory / f".{NEW}"
         try:
             temporary.write_text(text, encoding="utf-8")
             temporary.chmod(FILE_MODE)
-            temporary.replace(self._new)
+            temporary.replace(new)
         except OSError as err:
             with suppress(OSError):
                 temporary.unlink()
-            raise PermanentError(f"write {self._new}: {err.strerror}") from err
+            raise PermanentError(f"write {new}: {err.strerror}") from err
 
-    def _last(self) -> str | None:
-        """Return the list written last, taken already or not."""
-        for path in (self._new, self._taken):
+    def _known(self) -> str:
+        """Return the list that was left last; nothing where there is none."""
+        for name in (NEW, NAMES):
             with suppress(OSError):
-                return path.read_text(encoding="utf-8")
-        return None
+                return (self._directory / name).read_text(encoding="utf-8")
+        return ""

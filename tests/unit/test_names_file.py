@@ -28,51 +28,47 @@ def desired(*numbers: int) -> DesiredState:
     return DesiredState(gadgets=gadgets, drivers=frozenset({"cdc_ncm", "cdc_ether"}))
 
 
-def test_it_has_a_line_for_each_gadget(tmp_path: Path) -> None:
+LINE_1 = "00:22:82:ff:ff:01 ethusb1 cdc_ether,cdc_ncm\n"
+LINE_2 = "00:22:82:ff:ff:02 ethusb2 cdc_ether,cdc_ncm\n"
+
+
+def names_in(directory: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in directory.iterdir()}
+
+
+def test_a_new_list_has_a_line_for_each_gadget(tmp_path: Path) -> None:
     NamesFile(tmp_path).write(desired(1, 2))
 
-    assert (tmp_path / "names.new").read_text() == (
-        "00:22:82:ff:ff:01 ethusb1 cdc_ether,cdc_ncm\n00:22:82:ff:ff:02 ethusb2 cdc_ether,cdc_ncm\n"
-    )
+    assert names_in(tmp_path) == {"names.new": LINE_1 + LINE_2}
     assert (tmp_path / "names.new").stat().st_mode & 0o777 == 0o644
 
 
-@pytest.mark.parametrize("taken", [False, True], ids=["waiting", "taken"])
-def test_a_list_that_is_right_is_not_touched(tmp_path: Path, *, taken: bool) -> None:
-    """Its existence makes otgd-names.service run and udev look at links again."""
-    names = NamesFile(tmp_path)
-    names.write(desired(1))
-    path = tmp_path / "names.new"
-    if taken:
-        path = path.rename(tmp_path / "names")
-    before = path.stat()
+@pytest.mark.parametrize("name", ["names", "names.new"])
+def test_a_list_that_is_known_is_not_told_again(tmp_path: Path, name: str) -> None:
+    """It would make otgd-names.service run and udev look at links again."""
+    (tmp_path / name).write_text(LINE_1)
 
-    names.write(desired(1))
+    NamesFile(tmp_path).write(desired(1))
 
-    assert path.stat() == before
-    assert list(tmp_path.iterdir()) == [path]
+    assert names_in(tmp_path) == {name: LINE_1}
 
 
-def test_a_list_that_nobody_took_yet_is_replaced_whole(tmp_path: Path) -> None:
-    names = NamesFile(tmp_path)
-    names.write(desired(1, 2))
+def test_what_is_told_last_counts(tmp_path: Path) -> None:
+    """The config was changed and changed back before the helper had time to run."""
+    (tmp_path / "names").write_text(LINE_1)
+    (tmp_path / "names.new").write_text(LINE_2)
 
-    names.write(desired(2))
+    NamesFile(tmp_path).write(desired(1))
 
-    line = "00:22:82:ff:ff:02 ethusb2 cdc_ether,cdc_ncm\n"
-    assert (tmp_path / "names.new").read_text() == line
-    assert [path.name for path in tmp_path.iterdir()] == ["names.new"]
+    assert names_in(tmp_path) == {"names": LINE_1, "names.new": LINE_1}
 
 
-def test_a_change_back_to_what_was_taken_is_left_too(tmp_path: Path) -> None:
-    names = NamesFile(tmp_path)
-    names.write(desired(1))
-    (tmp_path / "names.new").rename(tmp_path / "names")
-    names.write(desired(2))
+def test_no_gadgets_any_more_is_told_too(tmp_path: Path) -> None:
+    (tmp_path / "names").write_text(LINE_1)
 
-    names.write(desired(1))
+    NamesFile(tmp_path).write(desired())
 
-    assert (tmp_path / "names.new").read_text() == (tmp_path / "names").read_text()
+    assert names_in(tmp_path) == {"names": LINE_1, "names.new": ""}
 
 
 def test_a_directory_that_is_gone_is_told(tmp_path: Path) -> None:

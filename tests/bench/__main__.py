@@ -62,13 +62,19 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="fewer rounds: minutes, not an hour")
     parser.add_argument("--out", type=Path, help="directory for results; default: a new one")
     parser.add_argument(
-        "--only", action="append", metavar="PEER", help="measure this peer only; repeatable"
+        "--only",
+        action="append",
+        choices=[peer.key for peer in all_peers(Path())],
+        help="measure this peer only; repeatable",
     )
     parser.add_argument(
         "--part", action="append", choices=PARTS, help="do this part only; repeatable"
     )
     parser.add_argument(
-        "--growth", type=int, metavar="PLUGS", help="plugs that memory may grow by (10000)"
+        "--growth",
+        type=int,
+        metavar="PLUGS",
+        help="plugs that memory may grow over; the goal: 10000",
     )
     parser.add_argument(
         "--report", type=Path, metavar="FILE", help="measure nothing; report a results.json"

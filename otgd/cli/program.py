@@ -36,6 +36,7 @@ SECTIONS = {
         "top": "top:top",
         "wait": "wait:wait",
         "gadgets": "gadgets:gadgets",
+        "doctor": "doctor:doctor",
     },
     "Prepare and change": {
         "check": "check:check",

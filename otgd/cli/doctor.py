@@ -1,0 +1,186 @@
+"""``otgctl doctor``: what is wrong on the way from a USB port to the Internet."""
+
+from __future__ import annotations
+
+import os
+import platform
+import textwrap
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from otgd.cli.installation import GadgetName
+from otgd.cli.printing import print_json
+from otgd.diagnosis.findings import Mark
+from otgd.errors import ConfigError, OtgdError
+from otgd.model import Config, DesiredState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from otgd.cli.installation import Installation
+    from otgd.diagnosis.facts import Facts, Probe
+    from otgd.diagnosis.findings import Finding
+    from otgd.errors import Problem
+    from otgd.model import GadgetSpec, ObservedLink
+
+EX_TROUBLE = 1
+ROOT = Path("/")
+LEGACY_TABLES = Path("/proc/thread-self/net/ip_tables_names")
+COLOURS = {Mark.OK: "green", Mark.SKIP: "bright_black", Mark.WARN: "yellow", Mark.FAIL: "red"}
+MARK_WIDTH = max(len(mark) for mark in Mark)
+CHECK_WIDTH = len("kernel-log")
+
+
+@click.command()
+@click.argument("name", type=GadgetName(), required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print it for programs.")
+@click.pass_obj
+def doctor(installation: Installation, *, name: str | None, as_json: bool) -> int:
+    """Look for what is wrong, from the USB port to the Internet.
+
+    Tells of each trouble what it is, why it matters and what to type. Changes nothing. Guests are
+    asked (ARP, ping, DHCP) for a second. Run it as root: others may not see the firewall, the
+    kernel's log, nor ask guests. Of the gadgets only NAME is examined, if given; then it has to
+    be plugged in. Exits with 0 if nothing is wrong, with 1 if anything is.
+
+    \b
+    Examples:
+      sudo otgctl doctor
+      sudo otgctl doctor ethusb1
+      sudo otgctl doctor --json | jq -r '.findings[] | select(.mark == "fail") | .remedy'
+    """  # noqa: D301 - click wants the character, not its name
+    from otgd.diagnosis.examination import examine
+
+    facts = gather(installation)
+    known = [spec.name for spec in facts.desired.gadgets]
+    if name and name not in known and not facts.problems:
+        raise click.UsageError(f"there is no gadget {name}; there are {', '.join(known) or 'none'}")
+    findings = list(examine(facts, name or ""))
+    trouble = sum(finding.is_trouble for finding in findings)
+    if as_json:
+        print_json({"fine": not trouble, "findings": [_document(each) for each in findings]})
+    else:
+        _print(findings, trouble)
+    return EX_TROUBLE if trouble else 0
+
+
+# --- gather --------------------------------------------------------------------------------------
+
+
+def gather(installation: Installation, *, root: Path = ROOT) -> Facts:
+    """Look at everything once.
+
+    Raises:
+        OtgdError: the kernel's links cannot be seen.
+    """
+    from otgd.adapters.hotplug import choose_source
+    from otgd.cli.kernel_view import look
+    from otgd.diagnosis import programs, readers
+    from otgd.diagnosis.facts import Facts
+
+    config, problems = _config(installation)
+    view = look(config)
+    facts = Facts(
+        config_file=str(installation.config_file),
+        problems=problems,
+        desired=config.desired,
+        runs=installation.runs,
+        told=_told(installation),
+        release=platform.release(),
+        usb=readers.read_usb(root),
+        kernel_log=readers.read_kernel_log(root),
+        throttled=programs.read_throttled(),
+        udev=readers.read_udev(root) if choose_source(config.settings.source) == "udev" else None,
+        observed=view.observed,
+        plan=view.plan,
+        hidden=view.hidden,
+        flavour=programs.read_flavour(),
+        legacy_filter=programs.read_legacy_filter(LEGACY_TABLES),
+        chains=programs.read_forward_chains(),
+    )
+    return _with_links(facts, root)
+
+
+def _with_links(facts: Facts, root: Path) -> Facts:
+    """Add what can only be asked where it is known which link is whose."""
+    from dataclasses import replace
+
+    from otgd.diagnosis.readers import read_managers
+
+    managers = {link.ifindex: read_managers(root, link) for _, link in facts.present}
+    return replace(facts, managers=managers, probes=_probes(facts.present))
+
+
+def _config(installation: Installation) -> tuple[Config, tuple[Problem, ...]]:
+    try:
+        return installation.config(), ()
+    except ConfigError as err:
+        return Config(desired=DesiredState()), err.problems
+
+
+def _told(installation: Installation) -> dict[str, tuple[str, str]] | None:
+    try:
+        state = installation.told_state()
+    except OtgdError:
+        return None
+    if state is None:
+        return None
+    return {gadget["name"]: (gadget["state"], gadget["reason"]) for gadget in state["gadgets"]}
+
+
+def _probes(present: Iterable[tuple[GadgetSpec, ObservedLink]]) -> Mapping[str, Probe]:
+    """Ask the guests whose link has carrier, if this user may."""
+    from otgd.diagnosis.probes import Target, probe
+
+    if os.geteuid() != 0:
+        return {}
+    targets = {
+        spec.name: Target(
+            ifname=link.ifname,
+            mac=link.mac,
+            guest=spec.guest,
+            ping=any(address.interface == spec.host for address in link.addresses),
+        )
+        for spec, link in present
+        if link.carrier
+    }
+    found = probe(list(targets.values()))
+    return {name: found[t.ifname] for name, t in targets.items() if t.ifname in found}
+
+
+# --- print ---------------------------------------------------------------------------------------
+
+
+def _document(finding: Finding) -> dict[str, Any]:
+    return {
+        "check": finding.check,
+        "gadget": finding.gadget or None,
+        "mark": str(finding.mark),
+        "what": finding.what,
+        "why": finding.why or None,
+        "remedy": finding.remedy or None,
+    }
+
+
+def _print(findings: Sequence[Finding], trouble: int) -> None:
+    for gadget, group in groupby(findings, key=lambda finding: finding.gadget):
+        click.secho(gadget or "host", bold=True)
+        for finding in group:
+            mark = click.style(f"{finding.mark:{MARK_WIDTH}}", fg=COLOURS[finding.mark])
+            click.echo(f"  {mark}  {finding.check:{CHECK_WIDTH}}  {finding.what}")
+            _print_more("why", finding.why)
+            _print_more("type", finding.remedy)
+    if trouble:
+        click.echo(f"\n{trouble} thing{'' if trouble == 1 else 's'} to look after.")
+    else:
+        click.echo("\nNothing is wrong, as far as could be checked.")
+
+
+def _print_more(title: str, text: str) -> None:
+    """Print a further line below a finding; never broken, so that it can be copied."""
+    if text:
+        indent = " " * (MARK_WIDTH + CHECK_WIDTH + 6)
+        click.echo(textwrap.indent(f"{title + ':':5} {text}", indent))

@@ -1,0 +1,58 @@
+"""All checks in the order of the way: host and USB, each gadget, out to the Internet."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from otgd.diagnosis import gadget, host
+from otgd.diagnosis.facts import link_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from otgd.diagnosis.facts import Facts
+    from otgd.diagnosis.findings import Finding
+
+BEFORE: Mapping[str, Callable[[Facts], Iterator[Finding]]] = {
+    "config": host.check_config,
+    "daemon": host.check_daemon,
+    "kernel": host.check_kernel,
+    "usb": host.check_usb,
+    "drivers": host.check_drivers,
+    "kernel-log": host.check_kernel_log,
+    "power": host.check_power,
+}
+GADGET: Mapping[str, Callable[[Facts, gadget.Patient], Iterator[Finding]]] = {
+    "plugged": gadget.check_plugged,
+    "udev": gadget.check_udev,
+    "overlap": gadget.check_overlap,
+    "name": gadget.check_name,
+    "address": gadget.check_address,
+    "carrier": gadget.check_carrier,
+    "managers": gadget.check_managers,
+    "rules": gadget.check_rules,
+    "arp": gadget.check_arp,
+    "ping": gadget.check_ping,
+    "dhcp": gadget.check_dhcp,
+    "otgd": gadget.check_word,
+}
+AFTER: Mapping[str, Callable[[Facts], Iterator[Finding]]] = {
+    "forwarding": host.check_forwarding,
+    "firewall": host.check_firewall,
+    "uplink": host.check_uplink,
+}
+
+
+def examine(facts: Facts, name: str = "") -> Iterator[Finding]:
+    """Yield what every check says; of the gadgets only *name*, if it is given."""
+    for check, look in BEFORE.items():
+        yield from (replace(finding, check=check) for finding in look(facts))
+    for spec in facts.desired.gadgets:
+        if name in ("", spec.name):
+            patient = gadget.Patient(spec=spec, link=link_of(spec, facts), named=bool(name))
+            for check, examine_gadget in GADGET.items():
+                for finding in examine_gadget(facts, patient):
+                    yield replace(finding, check=check, gadget=spec.name)
+    for check, look in AFTER.items():
+        yield from (replace(finding, check=check) for finding in look(facts))

@@ -84,6 +84,8 @@ class LazyGroup(click.Group):
             return None
         module, _, attribute = places[cmd_name].partition(":")
         command: click.Command = getattr(import_module(f"otgd.cli.{module}"), attribute)
+        # The docstrings are raw, so click's mark for "leave these lines as they are" is spelt out.
+        command.help = (command.help or "").replace("\\b", "\b")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

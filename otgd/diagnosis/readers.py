@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 RECORD_BYTES = 8192
 """No record of the kernel's log is longer (kernel/printk: PRINTKRB_RECORD_MAX and its prefix)."""
 
+COMM_BYTES = 15
+"""TASK_COMM_LEN, include/linux/sched.h, without its final zero."""
+
 NETWORKD_LEAVES = frozenset({"", "unmanaged", "initialized", "pending"})
 """Values of ADMIN_STATE of a link that systemd-networkd does not configure."""
 
@@ -129,17 +132,17 @@ def read_managers(root: Path, link: ObservedLink) -> tuple[str, ...]:
 
 
 def _network_manager(root: Path, link: ObservedLink) -> bool:
-    """Tell by its note on the device (NetworkManager: nm_config_device_state_write)."""
-    run = root / "run/NetworkManager"
-    note = _text(run / "devices" / str(link.ifindex))
-    return "managed=true" in note.split() and _is_alive(root, run / "NetworkManager.pid")
+    """Tell by its note on the device (nm_config_device_state_write), which outlives it."""
+    note = _text(root / "run/NetworkManager/devices" / str(link.ifindex))
+    return "managed=true" in note.split() and _runs(root, "NetworkManager")
 
 
 def _networkd(root: Path, link: ObservedLink) -> bool:
-    """Tell by its state file (systemd: link_save)."""
+    """Tell by its state file (link_save), which outlives it."""
     lines = _text(root / "run/systemd/netif/links" / str(link.ifindex)).splitlines()
     states = [line.partition("=")[2] for line in lines if line.startswith("ADMIN_STATE=")]
-    return bool(states) and states[0] not in NETWORKD_LEAVES
+    manages = bool(states) and states[0] not in NETWORKD_LEAVES
+    return manages and _runs(root, "systemd-networkd")
 
 
 def _dhcpcd(root: Path, link: ObservedLink) -> bool:
@@ -169,6 +172,12 @@ def _patterns(text: str, keyword: str) -> list[str]:
         if len(words) == 2 and words[0] == keyword
         for pattern in words[1].replace(",", " ").split()
     ]
+
+
+def _runs(root: Path, program: str) -> bool:
+    """Tell whether a program runs; the kernel cuts its name off (TASK_COMM_LEN)."""
+    names = (_text(entry / "comm") for entry in _entries(root / "proc") if entry.name.isdigit())
+    return program[:COMM_BYTES] in names
 
 
 def _is_alive(root: Path, pid_file: Path) -> bool:

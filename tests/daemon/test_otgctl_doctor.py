@@ -5,9 +5,10 @@ The remedy that it tells is typed, where that can be done here, and it helps.
 
 from __future__ import annotations
 
-import os
+import shutil
 import socket
 import struct
+import subprocess
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -348,15 +349,17 @@ def test_unplugged_gadget_is_told_of_an_overlap_before_the_plug(lab: Lab, otgctl
     assert found["overlap"]["gadget"] == "ethusb2"
 
 
-def test_network_manager_holds_the_link(lab: Lab, daemon: Daemon, otgctl: Otgctl) -> None:
+def test_network_manager_holds_the_link(
+    lab: Lab, daemon: Daemon, otgctl: Otgctl, tmp_path: Path
+) -> None:
     ifindex = daemon.gadget("ethusb1")["ifindex"]
-    script = (
-        "mkdir -p /run/NetworkManager/devices && "
-        f"echo {os.getpid()} > /run/NetworkManager/NetworkManager.pid && "
-        f"printf '[device]\\nmanaged=true\\n' > /run/NetworkManager/devices/{ifindex}"
-    )
-    lab.host.run_inside("sh", "-c", script)
-    found = trouble(otgctl)
+    note = f"printf '[device]\\nmanaged=true\\n' > /run/NetworkManager/devices/{ifindex}"
+    lab.host.run_inside("sh", "-c", f"mkdir -p /run/NetworkManager/devices && {note}")
+    assert trouble(otgctl) == {}  # left by one that is gone
+    program = shutil.copy("/bin/sleep", tmp_path / "NetworkManager")
+    with subprocess.Popen([program, "60"]) as running:
+        found = trouble(otgctl)
+        running.terminate()
     assert list(found) == ["managers"]
     assert found["managers"]["remedy"] == "sudo nmcli device set ethusb1 managed no"
 

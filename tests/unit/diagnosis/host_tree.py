@@ -56,7 +56,8 @@ class HostTree:
         records = (f"6,{n},{n * 1000},-;{message}\n" for n, message in enumerate(messages))
         self.write("dev/kmsg", "".join(records))
 
-    def run(self, pid_file: str) -> None:
-        """Run a program that has written this pid file."""
-        self.write(pid_file, f"{PID}\n")
-        self.write(f"proc/{PID}/comm", "program\n")
+    def run(self, program: str, *, pid_file: str = "") -> None:
+        """Run a program that may have written a pid file."""
+        self.write(f"proc/{PID}/comm", f"{program[:15]}\n")
+        if pid_file:
+            self.write(pid_file, f"{PID}\n")

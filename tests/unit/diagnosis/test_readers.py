@@ -150,7 +150,7 @@ def test_nobody_manages_a_link_of_an_empty_host(host: HostTree) -> None:
 def test_network_manager(host: HostTree, note: str, found: tuple[str, ...]) -> None:
     host.write("run/NetworkManager/devices/7", note)
     assert managers(host) == ()  # it does not run
-    host.run("run/NetworkManager/NetworkManager.pid")
+    host.run("NetworkManager")
     assert managers(host) == found
 
 
@@ -166,6 +166,8 @@ def test_networkd(host: HostTree, state: str, found: tuple[str, ...]) -> None:
     host.write(
         "run/systemd/netif/links/7", f"# private\nADMIN_STATE={state}\nOPER_STATE=routable\n"
     )
+    assert managers(host) == ()  # it does not run
+    host.run("systemd-networkd")
     assert managers(host) == found
 
 
@@ -185,20 +187,20 @@ def test_networkd(host: HostTree, state: str, found: tuple[str, ...]) -> None:
 def test_dhcpcd(host: HostTree, pid_file: str, config: str, *, found: bool) -> None:
     host.write("etc/dhcpcd.conf", config)
     assert managers(host) == ()
-    host.run(pid_file)
+    host.run("dhcpcd", pid_file=pid_file)
     assert managers(host) == (("dhcpcd",) if found else ())
 
 
 def test_dhcpcd_of_one_link(host: HostTree) -> None:
     host.write("etc/dhcpcd.conf", "denyinterfaces ethusb1\n")
-    host.run("run/dhcpcd/ethusb2.pid")
+    host.run("dhcpcd", pid_file="run/dhcpcd/ethusb2.pid")
     assert managers(host) == ()
-    host.run("run/dhcpcd/ethusb1.pid")
+    host.run("dhcpcd", pid_file="run/dhcpcd/ethusb1.pid")
     assert managers(host) == ("dhcpcd",)
 
 
 def test_dhcpcd_that_otgd_denied_the_link(host: HostTree) -> None:
-    host.run("run/dhcpcd/pid")
+    host.run("dhcpcd", pid_file="run/dhcpcd/pid")
     host.write("run/otgd-names/dhcpcd", "OTGD_DENY=--denyinterfaces ethusb1,ethusb2\n")
     assert managers(host) == ()
 

@@ -58,7 +58,7 @@ def need_containers() -> None:
     """Skip or fail unless this machine can build and boot a system."""
     need(os.geteuid() == 0, "root, to boot a container")
     for program in ("mmdebstrap", "systemd-nspawn"):
-        need(shutil.which(program), f"{program} (packages mmdebstrap, systemd-container)")
+        need(shutil.which(program), f"{program} (packaging/lib/system-needs.txt)")
 
 
 @pytest.fixture(scope="session")
@@ -219,12 +219,16 @@ def boot_host(boot: Boot, system: System) -> Iterator[Host]:
         yield each
 
 
+def bootable(where: Path, layers: tuple[Path, ...]) -> Image:
+    """Make an image for a virtual machine, with Debian's kernel, of a system in *layers*."""
+    for program in ("qemu-system-x86_64", "busybox", "cpio", "depmod", "mkfs.ext4"):
+        need(shutil.which(program), f"{program} (packaging/lib/system-needs.txt)")
+    kernel_root = make_root("trixie", "linux-image-amd64", variant="extract")
+    where.mkdir()
+    return make_image(where, kernel_root=kernel_root, layers=layers)
+
+
 @pytest.fixture(scope="session")
 def image(workspace: Path, trixie_installed: System) -> Image:
-    """The installed trixie, with Debian's kernel, for a virtual machine."""
-    for program in ("qemu-system-x86_64", "busybox", "cpio", "depmod", "mkfs.ext4"):
-        need(shutil.which(program), f"{program} (packages qemu-system-x86, busybox-static, …)")
-    kernel_root = make_root("trixie", "linux-image-amd64", variant="extract")
-    where = workspace / "image"
-    where.mkdir()
-    return make_image(where, kernel_root=kernel_root, layers=trixie_installed.layers)
+    """The installed trixie for a virtual machine."""
+    return bootable(workspace / "image", trixie_installed.layers)

@@ -21,7 +21,7 @@ from tests.system.booted_system import BootedSystem, Completed
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-    from typing import Any
+    from typing import IO, Any
 
     from tests.system.image import Image
 
@@ -32,9 +32,9 @@ ANSWER_S = 300
 class Machine(BootedSystem):
     """One running virtual machine."""
 
-    def __init__(self, port: socket.socket) -> None:
+    def __init__(self, port: socket.socket, answers: IO[str]) -> None:
         self._port = port
-        self._answers = port.makefile("r", encoding="utf-8")
+        self._answers = answers
         self._numbers = count(1)
 
     def attempt(self, *command: str, stdin: str | None = None) -> Completed:
@@ -93,8 +93,8 @@ def running(image: Image, where: Path, *, kernel_arguments: str = "") -> Iterato
     )
     try:
         port = until(lambda: _connect(where / "port"), 30, what=lambda: qemu.poll())
-        with port:
-            machine = Machine(port)
+        with port, port.makefile("r", encoding="utf-8") as answers:
+            machine = Machine(port, answers)
             start = time.monotonic()
             # QEMU keeps the first request until the agent in there reads it.
             machine.run("true")

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import os
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.lab.deadline import until
-from tests.lab.topology import host_address
+from tests.lab.topology import host_address, mac
+from tests.system.conftest import bootable
 from tests.system.machine import running
-from tests.system.zeros import ECM, NCM, RNDIS, Function, Zeros
+from tests.system.zeros import ECM, G_ETHER, NCM, RNDIS, Function, Zeros, plugged_at_boot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.system.booted_system import BootedSystem
+    from tests.system.conftest import System
     from tests.system.image import Image
 
-pytestmark = pytest.mark.timeout(1200)  # the first one builds what is not in the cache
+pytestmark = pytest.mark.timeout(3600)  # the first one builds what is not in the cache
 
-PATIENCE_S = 60
+PATIENCE_S = 120
 """Software emulation makes Python some fifteen times slower."""
+
+LONG = bool(os.environ.get("OTGD_LONG"))
+"""Whether to do what takes half an hour as well."""
+
+FIRST_PLUGS = 40 if LONG else 3
+COLD_BOOTS = 20 if LONG else 1
 
 
 @pytest.fixture(scope="module")
@@ -30,15 +41,26 @@ def zeros(image: Image, workspace: Path) -> Iterator[Zeros]:
         yield Zeros(machine)
 
 
+def told(machine: BootedSystem) -> str:
+    """Return what helps to see why a gadget is not there."""
+    log = machine.run("journalctl", "--boot", "-u", "otgd.service", "-n", "30")
+    return log + machine.run("ip", "address") + machine.run("dmesg")[-3000:]
+
+
 def await_online(zeros: Zeros, n: int) -> None:
-    until(
-        lambda: zeros.reaches(n),
-        PATIENCE_S,
-        what=lambda: (
-            zeros.machine.run("journalctl", "-u", "otgd.service", "-n", "30")
-            + zeros.machine.run("ip", "address")
-        ),
-    )
+    until(lambda: zeros.reaches(n), PATIENCE_S, what=lambda: told(zeros.machine))
+
+
+def await_driver(zeros: Zeros, n: int, driver: str) -> None:
+    def marks() -> dict[str, str]:
+        return zeros.machine.udev(f"ethusb{n}")
+
+    until(lambda: marks().get("ID_NET_DRIVER") == driver, PATIENCE_S, what=marks)
+
+
+def await_absent(machine: BootedSystem, n: int) -> None:
+    until(lambda: f"ethusb{n}" not in machine.links(), PATIENCE_S)
+    until(lambda: "10.0.11" not in machine.run("nft", "list", "ruleset"), PATIENCE_S)
 
 
 @pytest.mark.parametrize("function", [ECM, RNDIS, NCM], ids=lambda function: function.name)
@@ -47,7 +69,80 @@ def test_prepared_zero_works_with_the_config_as_installed(zeros: Zeros, function
     try:
         await_online(zeros, 1)
         assert zeros.reaches(1, host_address(1))
-        assert zeros.machine.udev("ethusb1")["ID_NET_DRIVER"] == function.driver
+        await_driver(zeros, 1, function.driver)
     finally:
         zeros.scrap(1)
-    until(lambda: "ethusb1" not in zeros.machine.links(), PATIENCE_S)
+    await_absent(zeros.machine, 1)
+
+
+def test_pulled_cable_leaves_nothing_and_comes_back(zeros: Zeros) -> None:
+    zeros.plug(1)
+    try:
+        await_online(zeros, 1)
+        zeros.pull(1)
+        await_absent(zeros.machine, 1)
+        zeros.plug_again(1)
+        await_online(zeros, 1)
+    finally:
+        zeros.scrap(1)
+
+
+def test_gadgets_own_end_is_left_alone(zeros: Zeros) -> None:
+    zeros.plug(1)
+    try:
+        await_online(zeros, 1)
+        own = ("ip", "netns", "exec", "z1", "ip", "-oneline", "-4", "address", "show", "usb0")
+        assert zeros.machine.run(*own).count("inet") == 1
+        assert "usb0" not in zeros.machine.run("otgctl", "status")
+    finally:
+        zeros.scrap(1)
+
+
+def test_first_plug_never_shows_a_random_mac(zeros: Zeros) -> None:
+    """By loading order alone, with both drivers out: cdc_subset wants the same device."""
+    unload = ("modprobe", "--remove", "cdc_subset", "rndis_host", "cdc_ether")
+    zeros.plug(2, G_ETHER)
+    try:
+        for _ in range(FIRST_PLUGS):
+            await_online(zeros, 2)
+            await_driver(zeros, 2, "cdc_ether")
+            zeros.pull(2)
+            until(lambda: zeros.machine.attempt(*unload).code == 0, PATIENCE_S)  # when it is gone
+            zeros.plug_again(2)
+    finally:
+        zeros.scrap(2)
+
+
+@pytest.fixture(scope="module")
+def image_with_zeros(workspace: Path, trixie_installed: System) -> Image:
+    """The same system with four Zeros plugged in whenever it boots."""
+    extra = workspace / "zeros"
+    plugged_at_boot(extra, 4)
+    return bootable(workspace / "image-with-zeros", (extra, *trixie_installed.layers))
+
+
+@pytest.mark.parametrize("boot_number", range(1, COLD_BOOTS + 1))
+def test_gadgets_plugged_at_boot_have_their_names_from_the_start(
+    image_with_zeros: Image, workspace: Path, boot_number: int
+) -> None:
+    with running(image_with_zeros, workspace / f"cold-boot-{boot_number}") as machine:
+        until(
+            lambda: len([name for name in machine.links() if name.startswith("ethusb")]) == 4,
+            PATIENCE_S,
+            what=lambda: told(machine),
+        )
+        until(
+            lambda: "4 of 4 gadgets" in machine.unit("otgd.service", "StatusText"),
+            PATIENCE_S,
+            what=lambda: told(machine),
+        )
+        links = machine.links()
+        assert [links[f"ethusb{n}"]["address"] for n in range(1, 5)] == [
+            mac(n) for n in range(1, 5)
+        ]
+        log = machine.run("journalctl", "--boot", "--output", "cat")
+        # Each link is renamed once, from what the kernel called it: udev and otgd never disagreed.
+        renamed = re.findall(r"(ethusb\d): renamed from (\S+)", log)
+        assert sorted(name for name, _ in renamed) == [f"ethusb{n}" for n in range(1, 5)], renamed
+        assert not re.search(r"ID_RENAMING|Failed to rename|File exists|ordering cycle", log)
+        assert machine.run("systemctl", "--failed", "--plain", "--no-legend") == ""

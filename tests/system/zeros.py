@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from tests.lab.topology import FAR_SIDE, guest_address, guest_mac, host_address, mac
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.system.booted_system import BootedSystem
 
 GADGETS = "/sys/kernel/config/usb_gadget"
@@ -39,7 +41,7 @@ ECM = Function(name="ecm", driver="cdc_ether", vendor=0x0525, product=0xA4A1)
 RNDIS = Function(name="rndis", driver="rndis_host", vendor=0x1D6B, product=0x0104)
 NCM = Function(name="ncm", driver="cdc_ncm", vendor=0x1D6B, product=0x0104)
 G_ETHER = Function(name="ecm", driver="cdc_ether", vendor=0x0525, product=0xA4A2)
-"""What g_ether says it is, and thus what cdc_subset wants, too."""
+"""What g_ether says it is; cdc_subset wants that, too."""
 
 
 def load_ports(count: int = 4) -> str:
@@ -93,6 +95,36 @@ ip address add 198.51.100.2/24 dev eth9
 ip link set eth9 up
 ip route add default via 198.51.100.1
 """
+
+
+PLUGGED_AT_BOOT = """\
+[Unit]
+Description=Zeros that are plugged in before udevd looks
+DefaultDependencies=no
+After=systemd-modules-load.service
+Before=systemd-udevd.service systemd-udev-trigger.service
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/sh -eu /etc/zeros
+
+[Install]
+WantedBy=sysinit.target
+"""
+
+
+def plugged_at_boot(root: Path, count: int) -> None:
+    """Write what makes the system at *root* boot with gadgets plugged in."""
+    script = load_ports(count)
+    for n in range(1, count + 1):
+        script += build_zero(n, G_ETHER) + plug_zero(n)
+    units = root / "etc/systemd/system"
+    wants = units / "sysinit.target.wants"
+    wants.mkdir(parents=True)
+    (root / "etc/zeros").write_text(script)
+    (units / "zeros.service").write_text(PLUGGED_AT_BOOT)
+    (wants / "zeros.service").symlink_to("../zeros.service")
 
 
 class Zeros:

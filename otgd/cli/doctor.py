@@ -39,7 +39,7 @@ CHECK_WIDTH = len("kernel-log")
 @click.option("--json", "as_json", is_flag=True, help="Print it for programs.")
 @click.pass_obj
 def doctor(installation: Installation, *, name: str | None, as_json: bool) -> int:
-    """Look for what is wrong, from the USB port to the Internet.
+    r"""Look for what is wrong, from the USB port to the Internet.
 
     Tells of each trouble what it is, why it matters and what to type. Changes nothing. Guests are
     asked (ARP, ping, DHCP) for a second. Run it as root: others may not see the firewall, the
@@ -51,7 +51,7 @@ def doctor(installation: Installation, *, name: str | None, as_json: bool) -> in
       sudo otgctl doctor
       sudo otgctl doctor ethusb1
       sudo otgctl doctor --json | jq -r '.findings[] | select(.mark == "fail") | .remedy'
-    """  # noqa: D301 - click wants the character, not its name
+    """
     from otgd.diagnosis.examination import examine
 
     facts = gather(installation)

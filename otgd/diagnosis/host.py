@@ -57,7 +57,12 @@ def check_config(facts: Facts) -> Iterator[Finding]:
             remedy=f"sudoedit {facts.config_file} && otgctl check",
         )
     if not facts.problems:
-        yield fine(f"{facts.config_file} is fine, {len(facts.desired.gadgets)} gadgets")
+        gadgets = _count(len(facts.desired.gadgets), "gadget")
+        yield fine(f"{facts.config_file} is fine, {gadgets}")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number or 'no'} {what}{'' if number == 1 else 's'}"
 
 
 def check_daemon(facts: Facts) -> Iterator[Finding]:
@@ -96,20 +101,21 @@ def check_kernel(facts: Facts) -> Iterator[Finding]:
 
 def check_usb(facts: Facts) -> Iterator[Finding]:
     """Hold that each USB device that is a network became a link."""
-    links = 0
-    for device in facts.usb:
-        if device.ids in BOOT_ROMS:
-            yield fail(
-                f"the Pi on USB port {device.port} waits in its boot ROM",
-                why="it found no card that it can boot from",
-                remedy="otgctl prepare --help, then put the card in and plug it again",
-            )
-        elif (driver := _network_driver(device)) and not any(i.links for i in device.interfaces):
-            yield _without_link(device, driver)
-        else:
-            links += bool(driver)
-    if links or not facts.usb:
-        yield fine(f"{links} USB network devices have a link")
+    findings = [finding for device in facts.usb for finding in _examine_device(device)]
+    networks = sum(bool(_network_driver(device)) for device in facts.usb)
+    yield from findings or [fine(f"{_count(networks, 'USB network device')}, none without a link")]
+
+
+def _examine_device(device: UsbDevice) -> Iterator[Finding]:
+    driver = _network_driver(device)
+    if device.ids in BOOT_ROMS:
+        yield fail(
+            f"the Pi on USB port {device.port} waits in its boot ROM",
+            why="it found no card that it can boot from",
+            remedy="otgctl prepare --help, then put the card in and plug it again",
+        )
+    elif driver and not any(interface.links for interface in device.interfaces):
+        yield _without_link(device, driver)
 
 
 def _network_driver(device: UsbDevice) -> str:
@@ -133,10 +139,10 @@ def _without_link(device: UsbDevice, driver: str) -> Finding:
 
 def check_drivers(facts: Facts) -> Iterator[Finding]:
     """Hold that no driver hides a gadget's MAC."""
-    ports = {link.ifindex: link for link in facts.observed.links}
+    made_up = {link.ifindex for link in facts.observed.links if link.random_mac}
     for unknown in facts.plan.unknown:
-        where = f"{unknown.ifname} (USB port {unknown.port or 'unknown'})"
-        random = ports[unknown.ifindex].random_mac if unknown.ifindex in ports else False
+        where = unknown.ifname + (f" (USB port {unknown.port})" if unknown.port else "")
+        random = unknown.ifindex in made_up
         if unknown.driver == "cdc_subset" and random:
             yield fail(
                 f"{where} has driver cdc_subset and a random MAC",
@@ -174,7 +180,7 @@ def check_kernel_log(facts: Facts) -> Iterator[Finding]:
         elif error := _ERROR.match(message):
             errors[error["port"], error["code"]] += 1
     for (port, code), count in sorted(errors.items()):
-        times = "once" if count == 1 else f"{count} times"
+        times = _count(count, "time")
         yield fail(
             f"USB port {port} failed with error {code}, {times} since it last worked",
             why=ERRORS[code],

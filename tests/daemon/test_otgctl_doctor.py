@@ -5,6 +5,7 @@ The remedy that it tells is typed, where that can be done here, and it helps.
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import socket
 import struct
@@ -17,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.conftest import need
 from tests.lab.deadline import until
-from tests.lab.debian import choose_flavour
+from tests.lab.debian import DebianHost, choose_flavour
 from tests.lab.otgctl import Otgctl
 from tests.lab.topology import FAR_SIDE, HOST_UPLINK, guest_mac, mac
 from tests.lab.traffic import ping
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from tests.lab.topology import Lab
 
 NOBODY = 65534
+BUS_IS_THERE = "test -S /run/dbus/system_bus_socket && echo yes || true"
 IP_PKTINFO = 8
 """Include/uapi/linux/in.h; Python 3.11 has no name for it."""
 
@@ -315,6 +318,35 @@ def test_foreign_chain_with_policy_drop(lab: Lab, otgctl: Otgctl) -> None:
     assert trouble(otgctl) == {}
 
 
+@contextmanager
+def firewalld(lab: Lab, directory: Path) -> Iterator[DebianHost]:
+    """Run firewalld on the host as Debian installs it."""
+    debian = DebianHost(lab.host, directory, flavour="nft")
+    try:
+        debian.run("mkdir", "-p", "/run/dbus")
+        debian.start("dbus-daemon", "--system", "--nofork")
+        until(lambda: "yes" in lab.host.run_inside("sh", "-c", BUS_IS_THERE))
+        debian.start("firewalld", "--nofork", "--nopid")
+        until(lambda: "running" in debian.run("sh", "-c", "firewall-cmd --state || true"), 60)
+        yield debian
+    finally:
+        debian.close()
+
+
+def test_firewalld_that_does_not_know_the_link(
+    lab: Lab, daemon: Daemon, otgctl: Otgctl, tmp_path: Path
+) -> None:
+    with firewalld(lab, tmp_path) as debian:
+        daemon.reload()
+        assert not ping(lab.guest(1), FAR_SIDE, timeout_s=0.5)
+        found = trouble(otgctl)
+        assert list(found) == ["firewall"]
+        assert "no zone for ethusb1" in found["firewall"]["what"]
+        debian.run("sh", "-c", found["firewall"]["remedy"].replace("sudo ", ""))
+        assert trouble(otgctl) == {}
+        until(lambda: lab.online(1))
+
+
 def test_no_default_route(lab: Lab, daemon: Daemon, otgctl: Otgctl) -> None:
     lab.host.run("ip", "route", "del", "default")
     until(lambda: daemon.state()["uplink"] is None)
@@ -384,3 +416,12 @@ def test_doctor_prints_what_why_and_what_to_type(lab: Lab, daemon: Daemon, otgct
     assert said.lines[place + 2].split(None, 1)[1].startswith("sudo systemctl start otgd")
     assert "ethusb1" in said.lines
     assert HOST_UPLINK in lab.addresses("eth0")[0]
+
+
+@pytest.mark.usefixtures("daemon")
+def test_doctor_has_colours_on_a_terminal_only(lab: Lab, otgctl: Otgctl) -> None:
+    need(shutil.which("script"), "the program script (package bsdutils)")
+    command = shlex.join(otgctl.command("doctor"))
+    shown = lab.host.run_inside("script", "-qec", command, "/dev/null")
+    assert "\x1b[32mok  \x1b[0m  uplink" in shown
+    assert "\x1b" not in otgctl("doctor").out

@@ -69,6 +69,13 @@ def test_device_that_is_no_network_is_nobodys_trouble(host: HostTree) -> None:
     assert usb_trouble(host) == []
 
 
+def test_device_beside_one_that_fails_is_told_alone(host: HostTree) -> None:
+    host.plug("1-1.2")
+    host.plug("1-1.3", driver="", link="")
+    (found,) = usb_trouble(host)
+    assert "USB port 1-1.3" in found.what
+
+
 def test_zero_without_a_card(host: HostTree) -> None:
     host.plug("1-1.3", "0a5c:2763", kind="ff/00/00", driver="", link="")
     (found,) = usb_trouble(host)

@@ -23,6 +23,7 @@ from otgd.model import (
     RemoveRule,
     SetLinkDown,
     SetLinkUp,
+    Stray,
     gadget_of,
 )
 
@@ -108,7 +109,10 @@ class Damper:
                 self._contested.add(step)
 
     def contested(self, now: float) -> dict[Action, Held]:
-        """Return the steps that are fought about, in force just now or not."""
+        """Return the steps that are fought about, in force just now or not.
+
+        Strays are left out where rules are undone too: they are what is left of those.
+        """
         self.forget((), now)
         found = {}
         for step in self._contested.copy():
@@ -118,7 +122,13 @@ class Damper:
                 found[step] = Held(step=step, undone=history.undone, wait_s=wait_s)
             else:
                 self._contested.discard(step)
+        strays = {step for step in found if _is_of_stray(step)}
+        if strays and self._rules_are_undone():
+            return {step: held for step, held in found.items() if step not in strays}
         return found
+
+    def _rules_are_undone(self) -> bool:
+        return any(isinstance(step, AddRule) and h.undone for step, h in self._history.items())
 
     def forget(self, gadgets: Iterable[str], now: float) -> None:
         """Start afresh for *gadgets* (plugged or unplugged), and drop what is long past."""
@@ -135,6 +145,10 @@ class Damper:
         self._history.pop(step, None)
         self._contested.discard(step)
         self._steps_of.get(gadget_of(step), set()).discard(step)
+
+
+def _is_of_stray(step: Action) -> bool:
+    return isinstance(step, RemoveRule) and isinstance(step.rule, Stray)
 
 
 def _contrary(step: Action) -> Action | None:

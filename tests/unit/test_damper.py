@@ -14,7 +14,7 @@ from otgd.damper import (
     WEARY_S,
     Damper,
 )
-from otgd.model import AddRule, EnableForwarding, Quarantine, RemoveRule, SetLinkUp
+from otgd.model import AddRule, EnableForwarding, Quarantine, RemoveRule, SetLinkUp, Stray
 
 UP = SetLinkUp(gadget="ethusb1", ifindex=7)
 OTHER = SetLinkUp(gadget="ethusb2", ifindex=8)
@@ -171,3 +171,17 @@ def test_contested_is_forgotten_in_the_end_also_where_nobody_wants_it_any_more()
     damper.missed([UP], now)
 
     assert damper.contested(now + FORGET_S + 1) == {}
+
+
+def test_strays_are_told_only_where_no_rule_is_undone_beside_them() -> None:
+    damper = Damper()
+    stray = RemoveRule(rule=Stray(text="nat: a needless line"))
+    for _ in range(FREE + 1):
+        damper.applied([stray], 1.0)
+        damper.missed([stray], 1.0)
+    assert set(damper.contested(1.0)) == {stray}
+
+    rule = AddRule(rule=Quarantine(ifname="usb0"))
+    damper.applied([rule], 1.0)
+    damper.applied([rule], 1.0)
+    assert damper.contested(1.0) == {}

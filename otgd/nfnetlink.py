@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import weakref
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ _BE32 = struct.Struct(">I")
 class NfTables:
     """Questions to nf_tables of the network namespace in which this was made.
 
+    To be kept: closing such a socket makes the kernel finish all it had put off, which takes 10 ms
+    after a table was deleted (nft_rcv_nl_event). It closes with the last reference.
+
     Raises:
         OSError: the kernel has no nf_tables, or does not let us ask.
     """
@@ -48,6 +52,7 @@ class NfTables:
     def __init__(self) -> None:
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
         self._socket = socket.socket(socket.AF_NETLINK, kind, NETLINK_NETFILTER)
+        weakref.finalize(self, self._socket.close)
 
     def close(self) -> None:
         """Give the descriptor back."""

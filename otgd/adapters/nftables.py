@@ -11,7 +11,6 @@ import errno
 import importlib
 import os
 import socket
-from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +45,7 @@ class NftablesFirewall:
 
     def __init__(self) -> None:
         self._nft: Any = None
+        self._kernel: NfTables | None = None
         self._known: _Known | None = None
 
     def observe(self) -> frozenset[Rule]:
@@ -92,11 +92,11 @@ class NftablesFirewall:
             self._known = _Known.of(generation, read_back(self._held()))
         return self._known
 
-    @staticmethod
-    def _generation() -> int:
+    def _generation(self) -> int:
         try:
-            with closing(NfTables()) as kernel:
-                return kernel.generation()
+            if self._kernel is None:
+                self._kernel = NfTables()
+            return self._kernel.generation()
         except OSError as err:
             cause = "needs CAP_NET_ADMIN" if err.errno in _DENIED else str(err.strerror)
             raise PermanentError(f"read nftables: {cause}") from err

@@ -270,7 +270,7 @@ class StalledJournald:
 
     def read(self) -> list[str]:
         """Return the messages that are there."""
-        messages = []
+        messages: list[str] = []
         while True:
             try:
                 entry = self._sock.recv(65536)

@@ -21,9 +21,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 from otgd import __version__
 from otgd.errors import ConfigError, OtgdError, TransientError
 from otgd.events import Event, Kind
+from otgd.guest_watch import GuestWatch
 from otgd.model import AddRule, DesiredState, OnStop
+from otgd.reachability import Reachability
 from otgd.reconciler import Reconciler
-from otgd.status import Status, events_between, make_status, to_json
+from otgd.status import (
+    Status,
+    events_between,
+    gadget_facts,
+    guest_events,
+    make_status,
+    to_json,
+    with_guests,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,6 +45,7 @@ if TYPE_CHECKING:
         ForwardingPort,
         LinkPort,
         NamesPort,
+        NeighbourPort,
         PassagePort,
         ServicePort,
         StatePort,
@@ -55,6 +66,11 @@ class World(Protocol):
     @property
     def links(self) -> LinkPort:
         """Links, addresses, routes."""
+        ...
+
+    @property
+    def neighbours(self) -> NeighbourPort:
+        """Who answers on the links."""
         ...
 
     @property
@@ -124,6 +140,8 @@ class _Told:
     """What the outside was told last; only a change is told again.
 
     Attributes:
+        status: what the last pass left.
+        shown: the same with what is known of the guests.
         facts: what state.json holds.
         failures: what it holds as those of the last pass.
         pass_fault: why the last pass did not come to its end; empty when it did.
@@ -131,6 +149,7 @@ class _Told:
     """
 
     status: Status | None = None
+    shown: Status | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     summary: str = ""
@@ -178,6 +197,7 @@ class Daemon:
         self._told = _Told()
         self._selector = selectors.DefaultSelector()
         self._watched: dict[int, TriggerPort] = {}
+        self._reachability = Reachability()
         self._overflows = 0
         self._former: dict[str, FirewallPort] = {}
         self._rules_hold = False
@@ -211,7 +231,7 @@ class Daemon:
 
     def _turn(self, signals: _SignalPipe) -> None:
         """Wait for anything, then do what is due."""
-        timeout_s = self._timers.next() - self._clock()
+        timeout_s = min(self._timers.next(), self._guests.next_at) - self._clock()
         ready = self._selector.select(None if math.isinf(timeout_s) else max(0.0, timeout_s))
         for number in signals.read():
             self._stopping |= number != signal.SIGHUP
@@ -222,15 +242,39 @@ class Daemon:
             self._reload_asked = False
             self._reload()
             return
+        passed = self._pass_if_due(ready)
+        with self._surviving():
+            self._attend_guests(ready, ask=not passed)
+        if self._clock() >= self._timers.watchdog:
+            self._keep_alive()
+        self._log.flush()
+
+    def _pass_if_due(self, ready: list[tuple[selectors.SelectorKey, int]]) -> bool:
+        """Make a pass if it is time for one; tell whether it was."""
         woken = self._woken(ready)
-        if self._clock() >= min(self._timers.resync, self._timers.retry):
+        now = self._clock()
+        if now >= self._timers.resync:
+            self._guests.recheck(now)
+        if now >= min(self._timers.resync, self._timers.retry):
             self._pass()
         elif woken:
             # A pass that failed forgot what its events had named.
             self._pass(everything=bool(self._told.pass_fault))
-        if self._clock() >= self._timers.watchdog:
-            self._keep_alive()
-        self._log.flush()
+        else:
+            return False
+        return True
+
+    def _attend_guests(self, ready: list[tuple[selectors.SelectorKey, int]], *, ask: bool) -> None:
+        """Hear which guests answer, and *ask* those whose time has come.
+
+        Links come first: nobody is asked before all of them are configured.
+        """
+        now = self._clock()
+        if any(key.fileobj is self._guests for key, _ in ready):
+            self._guests.hear(now)
+        if ask:
+            self._guests.ask(now)
+        self._tell_guests()
 
     def _woken(self, ready: list[tuple[selectors.SelectorKey, int]]) -> bool:
         """Tell whether one of the triggers that are *ready* has something to say to us."""
@@ -314,8 +358,12 @@ class Daemon:
             before_look=self._drain,
             clock=self._clock,
         )
+        self._guests = GuestWatch(
+            port=world.neighbours, reachability=self._reachability, now=self._clock()
+        )
+        self._selector.register(self._guests, selectors.EVENT_READ)
         self._watch()
-        if self._service.watchdog_s:
+        if self._service.watchdog_s and math.isinf(self._timers.watchdog):
             self._timers.watchdog = self._clock() + self._service.watchdog_s / 2
 
     def _reload(self) -> None:
@@ -358,6 +406,7 @@ class Daemon:
             # Only when the new backend's rules are in force, so that there is no gap.
             self._former[old.firewall.name] = old.firewall
             self._former.pop(new.firewall.name, None)
+            self._selector.unregister(self._guests)
             self._open(new)
         self._pass()
         self._tell_names()
@@ -471,19 +520,37 @@ class Daemon:
         )
         events = list(events_between(told.status, status, report))
         failures = [failure.reason for failure in report.failures]
-        self._note_times(status)
-        news = status != told.status or bool(report.applied) or failures != told.failures
+        self._guests.follow(self._config.desired, status, report.observed.links, self._clock())
+        shown = with_guests(status, self._guests.verdicts, told.shown)
+        self._note_times(shown)
+        news = shown != told.shown or bool(report.applied) or failures != told.failures
         if news or told.state_fault:
             own = {"otgd_version": __version__, "pid": os.getpid()}
-            self._write_state({**own, **to_json(status, report, since=told.since)})
-            told.status, told.failures = status, failures
+            self._write_state({**own, **to_json(shown, report, since=told.since)})
+            told.failures = failures
+        told.status, told.shown = status, shown
         for event in events:
             self._log.write(event)
         self._tell_summary()
 
+    def _tell_guests(self) -> None:
+        """Tell journal and state file what is new of the guests."""
+        told = self._told
+        if told.status is None or told.shown is None:
+            return
+        shown = with_guests(told.status, self._guests.verdicts, told.shown)
+        if shown == told.shown:
+            return
+        for event in guest_events(told.shown, shown):
+            self._log.write(event)
+        self._note_times(shown)
+        told.shown = shown
+        if not told.state_fault:  # else the next pass writes all of it
+            self._write_state({**told.facts, "gadgets": gadget_facts(shown, told.since)})
+
     def _note_times(self, status: Status) -> None:
         """Remember since when each gadget is in its state."""
-        before = self._told.status.by_name if self._told.status else {}
+        before = self._told.shown.by_name if self._told.shown else {}
         now = datetime.now(tz=UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         since = {}
         for gadget in status.gadgets:

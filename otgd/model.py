@@ -247,6 +247,30 @@ class Stray:
     text: str
 
 
+class Neighbour(StrEnum):
+    """What the kernel's neighbour table tells of an address on a link.
+
+    ``UNKNOWN``: no entry. ``HEARD``: it has a MAC, not confirmed of late. ``ASKING``: the kernel
+    is sending ARP requests. ``ANSWERS``: confirmed. ``SILENT``: requests went unanswered.
+    ``FIXED``: somebody entered it by hand, so nobody ever asks.
+    """
+
+    UNKNOWN = "unknown"
+    HEARD = "heard"
+    ASKING = "asking"
+    ANSWERS = "answers"
+    SILENT = "silent"
+    FIXED = "fixed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traffic:
+    """Packets that a link has carried, seen from the host."""
+
+    received: int
+    sent: int
+
+
 Rule = Masquerade | SourceGuard | Forward | Quarantine | Stray
 
 FORWARD_MARK = 0x10000000

@@ -11,11 +11,19 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Collection
-    from ipaddress import IPv4Interface
+    from ipaddress import IPv4Address, IPv4Interface
     from typing import Any
 
     from otgd.events import Event
-    from otgd.model import DesiredState, ObservedLink, ObservedRoute, Passage, Rule
+    from otgd.model import (
+        DesiredState,
+        Neighbour,
+        ObservedLink,
+        ObservedRoute,
+        Passage,
+        Rule,
+        Traffic,
+    )
 
 
 class LinkPort(Protocol):
@@ -131,6 +139,30 @@ class TriggerPort(Protocol):
 
     def close(self) -> None:
         """Give the descriptor back."""
+        ...
+
+
+class NeighbourPort(Protocol):
+    """Who answers on the links: the kernel's IPv4 neighbour table."""
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when ``changes`` has something to return."""
+        ...
+
+    def changes(self) -> list[tuple[int, IPv4Address, Neighbour]] | None:
+        """Return what was told since the last call, oldest first; None when some of it is lost."""
+        ...
+
+    def probe(self, ifindex: int, address: IPv4Address) -> Neighbour:
+        """Have the kernel ask *address* a few times, unless it knows; return what is known now."""
+        ...
+
+    def traffic(self, ifindex: int) -> Traffic | None:
+        """Return what the link has carried, or None where there is no such link (any more)."""
+        ...
+
+    def close(self) -> None:
+        """Give descriptors back."""
         ...
 
 

@@ -55,6 +55,9 @@ RTM_GETADDR: Final = 22
 RTM_NEWROUTE: Final = 24
 RTM_DELROUTE: Final = 25
 RTM_GETROUTE: Final = 26
+RTM_NEWNEIGH: Final = 28
+RTM_DELNEIGH: Final = 29
+RTM_GETNEIGH: Final = 30
 RTM_DELLINKPROP: Final = 109
 """Message types, include/uapi/linux/rtnetlink.h."""
 
@@ -62,6 +65,7 @@ _NLM_F_REQUEST = 0x1
 _NLM_F_ACK = 0x4
 _NLM_F_DUMP_INTR = 0x10
 _NLM_F_DUMP = 0x300
+_NLM_F_CREATE = 0x400
 _NLM_F_CREATE_EXCL = 0x600
 _NLMSG_ERROR = 2
 _NLMSG_DONE = 3
@@ -91,6 +95,7 @@ class LinkMessage(_nlmsg):  # type: ignore[misc]
         (1, "IFLA_ADDRESS", "l2addr"),
         (3, "IFLA_IFNAME", "asciiz"),
         (18, "IFLA_LINKINFO", "info"),
+        (23, "IFLA_STATS64", "cdata"),
         (29, "IFLA_EXT_MASK", "uint32"),
         (52, "IFLA_PROP_LIST", "properties"),
     )
@@ -142,6 +147,21 @@ class RouteMessage(_nlmsg):  # type: ignore[misc]
     )
 
 
+class NeighbourMessage(_nlmsg):  # type: ignore[misc]
+    """struct ndmsg and the attribute of interest."""
+
+    prefix = "NDA_"
+    fields = (
+        ("family", "B"),
+        ("__pad", "3x"),
+        ("ifindex", "i"),
+        ("state", "H"),
+        ("flags", "B"),
+        ("ndm_type", "B"),
+    )
+    nla_map = ((1, "NDA_DST", "ip4addr"),)
+
+
 _MESSAGES: dict[int, Any] = {
     RTM_NEWLINK: LinkMessage,
     RTM_GETLINK: LinkMessage,
@@ -151,6 +171,8 @@ _MESSAGES: dict[int, Any] = {
     RTM_GETADDR: AddressMessage,
     RTM_NEWROUTE: RouteMessage,
     RTM_GETROUTE: RouteMessage,
+    RTM_NEWNEIGH: NeighbourMessage,
+    RTM_GETNEIGH: NeighbourMessage,
 }
 
 
@@ -159,12 +181,14 @@ class Request:
     """One message to the kernel: its type, header fields and attributes.
 
     Attributes:
-        exclusive: refuse what exists already (NLM_F_CREATE | NLM_F_EXCL).
+        create: make what does not exist yet (NLM_F_CREATE).
+        exclusive: make it, and refuse what exists already (NLM_F_CREATE | NLM_F_EXCL).
     """
 
     kind: int
     fields: dict[str, int] = field(default_factory=dict)
     attributes: Sequence[tuple[str, Any]] = ()
+    create: bool = False
     exclusive: bool = False
 
     def encode(self, *, flags: int, sequence: int) -> bytes:
@@ -174,7 +198,9 @@ class Request:
             message[key] = value
         message["attrs"] = list(self.attributes)
         message["header"]["type"] = self.kind
-        message["header"]["flags"] = flags | (_NLM_F_CREATE_EXCL if self.exclusive else 0)
+        flags |= _NLM_F_CREATE if self.create else 0
+        flags |= _NLM_F_CREATE_EXCL if self.exclusive else 0
+        message["header"]["flags"] = flags
         message["header"]["sequence_number"] = sequence
         message.encode()
         return bytes(message.data)

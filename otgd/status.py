@@ -6,16 +6,17 @@ Pure. The daemon writes ``to_json(status)`` to state.json and the events to the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from otgd.describe import describe, slug
 from otgd.events import Event, Kind
 from otgd.model import Aspect, EnableForwarding, Masquerade, OpenPassage, SetLinkDown, gadget_of
+from otgd.reachability import Guest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from otgd.model import (
         Action,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         Report,
         UnknownLink,
     )
+    from otgd.reachability import Verdict
 
 VERSION = 1
 """Version of state.json's layout; grows only when a reader would have to change."""
@@ -51,6 +53,8 @@ class GadgetStatus:
         ifindex: None while the gadget is absent.
         addresses: IPv4 addresses with prefix length.
         masquerade: whether a masquerade for it is in force.
+        guest: whether its guest answers; None where that is not watched.
+        bare: this without *guest*, as the pass left it; None in the bare one itself.
     """
 
     name: str
@@ -63,6 +67,8 @@ class GadgetStatus:
     port: str = ""
     addresses: tuple[str, ...] = ()
     masquerade: bool = False
+    guest: Verdict | None = None
+    bare: GadgetStatus | None = field(default=None, compare=False, repr=False)
 
     @property
     def identity(self) -> tuple[object, ...]:
@@ -157,6 +163,38 @@ def make_status(
         backend_reason=backend_reason,
         fights=tuple(sorted(_fights(present, report))),
         faults=tuple(sorted(_faults(present, report))),
+    )
+
+
+def with_guests(status: Status, verdicts: Mapping[str, Verdict], before: Status | None) -> Status:
+    """Return *status*, which a pass left, with what is known of the guests.
+
+    Gadgets of which nothing is new since *before* are the same values as there.
+    """
+    same = before.by_name if before else {}
+    return replace(
+        status,
+        gadgets=tuple(
+            _with_guest(gadget, verdicts.get(gadget.name), same.get(gadget.name))
+            for gadget in status.gadgets
+        ),
+    )
+
+
+def _with_guest(
+    bare: GadgetStatus, verdict: Verdict | None, before: GadgetStatus | None
+) -> GadgetStatus:
+    if verdict is None or bare.state is not State.CONFIGURED:
+        return bare
+    if before is not None and before.bare is bare and before.guest is verdict:
+        return before
+    answers = verdict.guest is Guest.ANSWERS
+    return replace(
+        bare,
+        state=State.REACHABLE if answers else State.CONFIGURED,
+        reason=verdict.reason or bare.reason,
+        guest=verdict,
+        bare=bare,
     )
 
 
@@ -269,6 +307,27 @@ def events_between(old: Status | None, new: Status, report: Report) -> Iterator[
     yield from (_step_event(step) for step in report.applied)
 
 
+def guest_events(old: Status, new: Status) -> Iterator[Event]:
+    """Yield what a reader of the journal has to know of the guests: lost, stuck, found again."""
+    were = old.by_name
+    for gadget in new.gadgets:
+        was = were.get(gadget.name)
+        if was is None or was is gadget or was.guest is None or gadget.guest is None:
+            continue
+        match was.guest.guest, gadget.guest.guest:
+            case ((Guest.UNKNOWN | Guest.SILENT | Guest.ANSWERS), Guest.LOST):
+                text = f"{gadget.name}: lost: {gadget.reason}"
+                yield _event(Kind.GUEST_LOST, gadget, text)
+            case ((Guest.SILENT | Guest.LOST), Guest.STUCK):
+                text = f"{gadget.name}: stuck: {gadget.reason}"
+                yield _event(Kind.LINK_STUCK, gadget, text)
+            case ((Guest.LOST | Guest.STUCK), Guest.ANSWERS):
+                text = f"{gadget.name}: found again: its guest {gadget.guest.address} answers"
+                yield _event(Kind.GUEST_FOUND, gadget, text)
+            case _:
+                pass
+
+
 def _host_events(old: Status, new: Status) -> Iterator[Event]:
     """Tell what no gadget's state tells."""
     known = {(link.ifindex, link.reason) for link in old.unknown}
@@ -360,21 +419,7 @@ def to_json(status: Status, report: Report, *, since: dict[str, str]) -> dict[st
         "uplink": status.uplink or None,
         "firewall": {"backend": status.backend, "reason": status.backend_reason},
         "forwarding": status.forwarding,
-        "gadgets": [
-            {
-                "name": gadget.name,
-                "state": str(gadget.state),
-                "reason": gadget.reason,
-                "mac": gadget.mac,
-                "ifindex": gadget.ifindex,
-                "driver": gadget.driver or None,
-                "port": gadget.port or None,
-                "addresses": list(gadget.addresses),
-                "masquerade": gadget.masquerade,
-                "since": since.get(gadget.name),
-            }
-            for gadget in status.gadgets
-        ],
+        "gadgets": gadget_facts(status, since),
         "unknown": [
             {
                 "ifindex": link.ifindex,
@@ -392,3 +437,22 @@ def to_json(status: Status, report: Report, *, since: dict[str, str]) -> dict[st
             "failures": [failure.reason for failure in report.failures],
         },
     }
+
+
+def gadget_facts(status: Status, since: dict[str, str]) -> list[dict[str, Any]]:
+    """Return state.json's entries for the gadgets."""
+    return [
+        {
+            "name": gadget.name,
+            "state": str(gadget.state),
+            "reason": gadget.reason,
+            "mac": gadget.mac,
+            "ifindex": gadget.ifindex,
+            "driver": gadget.driver or None,
+            "port": gadget.port or None,
+            "addresses": list(gadget.addresses),
+            "masquerade": gadget.masquerade,
+            "since": since.get(gadget.name),
+        }
+        for gadget in status.gadgets
+    ]

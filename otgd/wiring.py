@@ -16,7 +16,14 @@ from otgd.model import Backend
 
 if TYPE_CHECKING:
     from otgd.model import Config, Settings
-    from otgd.ports import FirewallPort, ForwardingPort, LinkPort, PassagePort, TriggerPort
+    from otgd.ports import (
+        FirewallPort,
+        ForwardingPort,
+        LinkPort,
+        NeighbourPort,
+        PassagePort,
+        TriggerPort,
+    )
 
 LEGACY_TABLES = Path("/proc/thread-self/net/ip_tables_names")
 """The legacy tables that were ever used in this network namespace, one a line."""
@@ -38,6 +45,7 @@ class Kernel:
     def __init__(self, config: Config, *, listen: bool = True) -> None:
         from otgd.adapters.hotplug import choose_source
         from otgd.adapters.links import NetlinkLinks
+        from otgd.adapters.neighbours import KernelNeighbours
         from otgd.adapters.sysctl import ProcForwarding
 
         settings = config.settings
@@ -47,6 +55,7 @@ class Kernel:
         self.triggers: tuple[TriggerPort, ...] = _hotplug_triggers(source) if listen else ()
         self.passage: PassagePort = self._open_passage(settings)
         self.links: LinkPort = NetlinkLinks(udev=source == "udev")
+        self.neighbours: NeighbourPort = KernelNeighbours()
         self.forwarding: ForwardingPort = ProcForwarding()
         self.firewall: FirewallPort = open_firewall(self.backend)
 
@@ -81,6 +90,7 @@ class Kernel:
         for trigger in self.triggers:
             trigger.close()
         self.links.close()
+        self.neighbours.close()
 
 
 def _hotplug_triggers(source: str) -> tuple[TriggerPort, ...]:

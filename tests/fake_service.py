@@ -10,12 +10,13 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from otgd.model import Passage
+from otgd.model import Neighbour, Passage, Traffic
 from tests.fake_kernel import FakeKernel
 from tests.fakes import FakeFirewall
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from ipaddress import IPv4Address
 
     from otgd.errors import OtgdError
     from otgd.events import Event, Kind
@@ -154,6 +155,60 @@ class FakeTrigger:
         self.closed = True
 
 
+class FakeNeighbours:
+    """A neighbour table of which only the script tells anything; implements ``NeighbourPort``.
+
+    Attributes:
+        known: what the kernel knows; anybody else is being asked for ever.
+        asked: whom it was told to ask, oldest first.
+        fail_next: what the next questions raise.
+    """
+
+    def __init__(self) -> None:
+        self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._told: list[tuple[int, IPv4Address, Neighbour]] = []
+        self._lost = False
+        self.known: dict[tuple[int, IPv4Address], Neighbour] = {}
+        self.carried: dict[int, Traffic] = {}
+        self.asked: list[tuple[int, IPv4Address]] = []
+        self.fail_next: list[OtgdError] = []
+
+    def tell(self, ifindex: int, address: IPv4Address, known: Neighbour) -> None:
+        """The kernel comes to know something."""
+        self.known[ifindex, address] = known
+        self._told.append((ifindex, address, known))
+        os.write(self._writer, b".")
+
+    def overflow(self) -> None:
+        """More was told than could be queued."""
+        self._lost = True
+        os.write(self._writer, b".")
+
+    def fileno(self) -> int:
+        return self._reader
+
+    def changes(self) -> list[tuple[int, IPv4Address, Neighbour]] | None:
+        with suppress(BlockingIOError):
+            os.read(self._reader, 1 << 16)
+        told, self._told = self._told, []
+        lost, self._lost = self._lost, False
+        return None if lost else told
+
+    def probe(self, ifindex: int, address: IPv4Address) -> Neighbour:
+        self.asked.append((ifindex, address))
+        if self.fail_next:
+            raise self.fail_next.pop(0)
+        known = self.known.get((ifindex, address), Neighbour.UNKNOWN)
+        return known if known in (Neighbour.ANSWERS, Neighbour.FIXED) else Neighbour.ASKING
+
+    def traffic(self, ifindex: int) -> Traffic | None:
+        return self.carried.get(ifindex)
+
+    def close(self) -> None:
+        os.close(self._reader)
+        os.close(self._writer)
+
+
 class FakePassage:
     """Nothing is ever in the way; implements ``PassagePort``."""
 
@@ -177,6 +232,7 @@ class FakeWorld:
         self.filter = firewall or FakeFirewall()
         self.trigger = FakeTrigger()
         self.other_trigger = FakeTrigger()
+        self.neighbours = FakeNeighbours()
         self.left: tuple[FirewallPort, ...] = ()
         self.backend_reason = "the test says so"
         self.closed = False
@@ -207,6 +263,7 @@ class FakeWorld:
     def close(self) -> None:
         for trigger in (self.trigger, self.other_trigger):
             trigger.close()
+        self.neighbours.close()
         self.closed = True
 
     def happens(self, change: Callable[[], object]) -> None:

@@ -48,11 +48,11 @@ def test_status_of_a_running_daemon_needs_no_root(
 ) -> None:
     daemon = launch(count=2)
     lab.plug(1)
-    daemon.wait_for("ethusb1", "configured")
+    daemon.wait_for("ethusb1", "reachable")
     said = otgctl("status", user=NOBODY)
     assert (said.code, said.err) == (0, "")
     assert said.lines[0] == f"otgd 0.1.0 runs (pid {daemon.pid})"
-    assert states(otgctl, user=NOBODY) == {"ethusb1": "configured", "ethusb2": "absent"}
+    assert states(otgctl, user=NOBODY) == {"ethusb1": "reachable", "ethusb2": "absent"}
 
 
 def test_status_of_a_stopped_daemon_shows_what_the_kernel_holds(

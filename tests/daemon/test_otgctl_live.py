@@ -88,7 +88,7 @@ def test_monitor_tells_plug_and_unplug(lab: Lab, launch: Launcher, otgctl: Otgct
     with monitored(lab, otgctl) as told:
         assert (told[0]["event"], told[0]["pid"]) == ("service", daemon.pid)
         lab.plug(1)
-        until(lambda: any(e["event"] == "gadget" and e["state"] == "configured" for e in told))
+        until(lambda: any(e["event"] == "gadget" and e["state"] == "reachable" for e in told))
         lab.unplug(1)
         until(lambda: any(e["event"] == "gadget" and e["state"] == "absent" for e in told))
         daemon.terminate()
@@ -98,7 +98,7 @@ def test_monitor_tells_plug_and_unplug(lab: Lab, launch: Launcher, otgctl: Otgct
 def test_show_tells_state_config_and_traffic(lab: Lab, launch: Launcher, otgctl: Otgctl) -> None:
     daemon = launch(count=1)
     lab.plug(1)
-    daemon.wait_for("ethusb1", "configured")
+    daemon.wait_for("ethusb1", "reachable")
     assert until(lambda: ping(lab.host, guest_address(1)))
     document = otgctl("show", "ethusb1", "--json").document
     assert document["gadget"] == daemon.gadget("ethusb1")
@@ -106,7 +106,7 @@ def test_show_tells_state_config_and_traffic(lab: Lab, launch: Launcher, otgctl:
     assert document["config"]["guest_address"] == "10.0.11.2"
     assert document["counters"]["rx_packets"] > 0
     words = dict(line.split(":", 1) for line in otgctl("show", "ethusb1").lines)
-    assert words["State"].split(",")[0].strip() == "configured"
+    assert words["State"].split(",")[0].strip() == "reachable"
     assert words["May reach"].strip() == "the host, other gadgets, the uplink"
     assert words["From gadget"].strip().endswith("packets")
 
@@ -223,8 +223,8 @@ def test_gadgets_lists_what_is_plugged(lab: Lab, launch: Launcher, otgctl: Otgct
 def test_metrics_count_what_the_gadget_sent(lab: Lab, launch: Launcher, otgctl: Otgctl) -> None:
     daemon = launch(count=1)
     lab.plug(1)
-    daemon.wait_for("ethusb1", "configured")
+    daemon.wait_for("ethusb1", "reachable")
     until(lambda: ping(lab.host, guest_address(1)))
     values = dict(line.rsplit(" ", 1) for line in otgctl("metrics").lines)
-    assert values['otgd_gadget_state{gadget="ethusb1",state="configured"}'] == "1"
+    assert values['otgd_gadget_state{gadget="ethusb1",state="reachable"}'] == "1"
     assert int(values['otgd_gadget_receive_packets_total{gadget="ethusb1"}']) > 0

@@ -190,7 +190,7 @@ def test_quiet_system_is_told_nothing_about(lab: Lab, launch: Launcher) -> None:
     daemon = launch(watchdog_s=0.4, service="resync_s = 0.1")
     lab.plug_all(1, 2)
     for n in (1, 2):
-        daemon.wait_for(f"ethusb{n}", *UP)
+        daemon.wait_for(f"ethusb{n}", "reachable")
         until(lambda n=n: lab.online(n))  # type: ignore[misc] # n is bound on purpose
     told, state = daemon.stderr(), (daemon.runtime_dir / "state.json").stat()
     fed = keep_alives(daemon)

@@ -214,7 +214,12 @@ class Daemon:
         return found[0]
 
     def wait_for(self, name: str, *states: str, deadline_s: float = 10.0) -> dict[str, Any]:
-        """Return the gadget's entry once it is in one of *states*."""
+        """Return the gadget's entry once it is in one of *states*.
+
+        A gadget that is reachable is configured, too.
+        """
+        if "configured" in states:
+            states = (*states, "reachable")
 
         def entry() -> dict[str, Any] | None:
             found = self.gadget(name)

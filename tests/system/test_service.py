@@ -198,7 +198,7 @@ def test_status_needs_no_root(host: Host) -> None:
     host.await_online(1)
     out = host.system.run("setpriv", "--reuid=65534", "--clear-groups", "otgctl", "status")
     assert "ethusb1" in out
-    assert "configured" in out
+    assert "reachable" in out or "configured" in out
 
 
 def test_termination_is_clean(host: Host) -> None:

@@ -12,6 +12,7 @@ from otgd.describe import describe
 from otgd.diagnosis.facts import claimants
 from otgd.diagnosis.findings import fail, fine, skip, warn
 from otgd.model import AddRule, RemoveRule, gadget_of
+from otgd.status import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -289,11 +290,12 @@ def check_dhcp(facts: Facts, patient: Patient) -> Iterator[Finding]:
 def check_word(facts: Facts, patient: Patient) -> Iterator[Finding]:
     """Hold that otgd itself has no trouble with it."""
     state, reason = (facts.told or {}).get(patient.spec.name, ("", ""))
-    if state == "failed":
+    said = f"otgd says: {state}{f': {reason}' if reason else ''}"
+    if state in (State.FAILED, State.BLOCKED):
         yield fail(
-            f"otgd says: {reason}",
-            why="a step towards its network does not work, or does not last",
+            said,
+            why="a step towards its network does not work, does not last, or may not be taken",
             remedy=f"journalctl -u otgd -e OTGD_GADGET={patient.spec.name}",
         )
     elif state and patient.link:
-        yield fine(f"otgd says: {state}")
+        yield fine(said)

@@ -96,10 +96,9 @@ class _Line:
         """Take in what has come."""
         with suppress(OSError):
             while True:
-                frame, address = self.socket.recvfrom(2048)
-                if address[2] != socket.PACKET_OUTGOING:
-                    with suppress(struct.error):  # cut short; whatever it is, no answer
-                        self._understand(frame)
+                frame = self.socket.recv(2048)
+                with suppress(struct.error, IndexError):  # cut short; whatever it is, no answer
+                    self._understand(frame)
 
     def _understand(self, frame: bytes) -> None:
         _, _, kind = _ETHERNET.unpack_from(frame)

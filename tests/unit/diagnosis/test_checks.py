@@ -62,6 +62,7 @@ BROKEN: dict[str, tuple[str, Facts]] = {
     "no ARP": ("arp", replace(WELL, probes={SPEC.name: Probe()})),
     "no ping": ("ping", replace(WELL, probes={SPEC.name: Probe(mac="00:22:82:ff:ff:11")})),
     "otgd's own word": ("otgd", replace(WELL, told={SPEC.name: ("failed", "it is odd")})),
+    "blocked": ("otgd", replace(WELL, told={SPEC.name: ("blocked", "it is odd")})),
     "forwarding": ("forwarding", replace(WELL, observed=replace(OBSERVED, forwarding=False))),
     "firewall": ("firewall", replace(WELL, observed=replace(OBSERVED, firewall_fault="no"))),
     "passage unknown": ("firewall", replace(WELL, observed=replace(OBSERVED, passage_fault="no"))),

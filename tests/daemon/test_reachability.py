@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from tests.daemon.conftest import Launcher
     from tests.lab.daemon import Daemon
 
+ANSWERS_WITHIN_S = 2.0
+"""Milliseconds as a rule; where the first request is lost (1 of 100, while the link comes up), the
+kernel's second one comes a second later."""
 LOST_WITHIN_S = 5.0
 """Three ARP requests a second apart, after the resync (0.5 s) or the event that began them."""
 MANY = 12
@@ -77,12 +80,10 @@ def accept_arp(lab: Lab) -> None:
     lab.guest(1).run("ip", "link", "set", "usb0", "arp", "on")
 
 
-def test_guest_that_answers_makes_its_gadget_reachable_within_a_second(
-    lab: Lab, launch: Launcher
-) -> None:
+def test_guest_that_answers_makes_its_gadget_reachable(lab: Lab, launch: Launcher) -> None:
     daemon = launch()
     lab.plug(1)
-    entry = daemon.wait_for("ethusb1", "reachable", deadline_s=1.0)
+    entry = daemon.wait_for("ethusb1", "reachable", deadline_s=ANSWERS_WITHIN_S)
     assert entry["reason"] == ""
     lines = daemon.stderr().splitlines()
     assert len(lines) == 2, lines  # ready, configured
@@ -91,7 +92,7 @@ def test_guest_that_answers_makes_its_gadget_reachable_within_a_second(
 def test_guest_that_was_there_before_the_start_is_found(lab: Lab, launch: Launcher) -> None:
     lab.plug(1)
     daemon = launch()
-    daemon.wait_for("ethusb1", "reachable", deadline_s=1.0)
+    daemon.wait_for("ethusb1", "reachable", deadline_s=ANSWERS_WITHIN_S)
 
 
 def test_guest_that_never_answered_is_a_reason_but_no_alarm(lab: Lab, launch: Launcher) -> None:
@@ -122,7 +123,7 @@ def test_lost_guest_is_told_once_and_so_is_its_return(
     daemon = launch(service="resync_s = 0.5")
     lab.plug_all(1, 2)
     for n in (1, 2):
-        daemon.wait_for(f"ethusb{n}", "reachable", deadline_s=1.0)
+        daemon.wait_for(f"ethusb{n}", "reachable", deadline_s=ANSWERS_WITHIN_S)
     leave(lab)
     reason = "its guest 10.0.11.2 does not answer"
     wait_state(daemon, "ethusb1", "configured", reason, LOST_WITHIN_S)
@@ -141,7 +142,7 @@ def test_guest_that_speaks_is_found_without_waiting_for_the_next_question(
 ) -> None:
     daemon = launch(service="resync_s = 0.5")
     lab.plug(1)
-    daemon.wait_for("ethusb1", "reachable", deadline_s=1.0)
+    daemon.wait_for("ethusb1", "reachable", deadline_s=ANSWERS_WITHIN_S)
     take_address(lab)
     reason = "its guest 10.0.11.2 does not answer"
     wait_state(daemon, "ethusb1", "configured", reason, LOST_WITHIN_S)
@@ -149,14 +150,14 @@ def test_guest_that_speaks_is_found_without_waiting_for_the_next_question(
     until(lambda: time.monotonic() - since_s > 9.0)  # the next question is at 12 s
     give_address(lab)
     until(lambda: ping(lab.guest(1), host_address(1)))
-    daemon.wait_for("ethusb1", "reachable", deadline_s=1.0)
+    daemon.wait_for("ethusb1", "reachable", deadline_s=ANSWERS_WITHIN_S)
     assert told(daemon, "lost", "found") == [LOST, FOUND]
 
 
 def test_host_that_loses_the_entry_asks_again_in_silence(lab: Lab, launch: Launcher) -> None:
     daemon = launch()
     lab.plug(1)
-    daemon.wait_for("ethusb1", "reachable", deadline_s=1.0)
+    daemon.wait_for("ethusb1", "reachable", deadline_s=ANSWERS_WITHIN_S)
     before = daemon.stderr()
     lab.host.run("ip", "neigh", "flush", "dev", "ethusb1")
     until(lambda: "REACHABLE" in neighbour(lab))
@@ -171,7 +172,7 @@ def neighbour(lab: Lab, n: int = 1) -> str:
 def test_entry_made_by_hand_is_left_alone(lab: Lab, launch: Launcher) -> None:
     daemon = launch(service="resync_s = 0.1", watchdog_s=0.4)
     lab.plug(1)
-    daemon.wait_for("ethusb1", "reachable", deadline_s=1.0)
+    daemon.wait_for("ethusb1", "reachable", deadline_s=ANSWERS_WITHIN_S)
     by_hand = "ip neigh replace 10.0.11.2 dev ethusb1 lladdr 02:00:00:00:00:07 nud permanent"
     lab.host.run(*by_hand.split())
     wait_state(daemon, "ethusb1", "configured", "", 1.0)
@@ -201,18 +202,18 @@ def test_many_guests_are_found_and_lost_each_for_itself(lab: Lab, launch: Launch
 def test_unplugged_guest_is_not_lost(lab: Lab, launch: Launcher) -> None:
     daemon = launch()
     lab.plug(1)
-    daemon.wait_for("ethusb1", "reachable", deadline_s=1.0)
+    daemon.wait_for("ethusb1", "reachable", deadline_s=ANSWERS_WITHIN_S)
     lab.unplug(1)
     daemon.wait_for("ethusb1", "absent")
     lab.plug(1)
-    daemon.wait_for("ethusb1", "reachable", deadline_s=1.0)
+    daemon.wait_for("ethusb1", "reachable", deadline_s=ANSWERS_WITHIN_S)
     assert told(daemon, "lost", "found") == []
 
 
 def test_reload_with_another_backend_goes_on_watching(lab: Lab, launch: Launcher) -> None:
     daemon = launch()
     lab.plug(1)
-    daemon.wait_for("ethusb1", "reachable", deadline_s=1.0)
+    daemon.wait_for("ethusb1", "reachable", deadline_s=ANSWERS_WITHIN_S)
     daemon.reload(daemon.config_file.read_text().replace('"nftables"', '"iptables"'))
     assert daemon.gadget("ethusb1")["state"] == "reachable"
     set_down(lab)

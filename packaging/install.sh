@@ -57,7 +57,7 @@ place_all() {
     done
     # What an older version had and this one has not.
     if [[ -e $manifest ]]; then
-        grep -Fxv -f "$manifest.new" "$manifest" | xargs --no-run-if-empty -d '\n' rm -f --
+        { grep -Fxv -f "$manifest.new" "$manifest" || true; } | xargs --no-run-if-empty -d '\n' rm -f --
     fi
     mv -- "$manifest.new" "$manifest"
 }
@@ -69,7 +69,8 @@ make_environment() { # prints its path; the one in use stays whole if this fails
     # Debian's own Python, the only one that sees python3-nftables.
     /usr/bin/python3 -m venv --system-site-packages "$new"
     {
-        "$new/bin/pip" install --quiet --require-hashes --requirement "$here/requirements.txt"
+        "$new/bin/pip" install --quiet --use-pep517 \
+            --require-hashes --requirement "$here/requirements.txt"
         "$new/bin/pip" install --quiet --no-deps "$checkout"
     } >&2 || { rm -rf -- "$new"; return 1; }
     echo "$new"

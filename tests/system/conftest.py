@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -155,11 +156,10 @@ def bookworm() -> System:
 @pytest.fixture(scope="session")
 def wheelhouse(workspace: Path) -> Path:
     """What pip installs on bookworm, fetched beforehand, since a container has no network."""
-    python = shutil.which("python3.11")
-    need(python, "Python 3.11, to choose the files that bookworm's Python takes")
+    need(sys.version_info[:2] == (3, 11), "Python 3.11, to choose the files that bookworm's takes")
     where = workspace / "wheelhouse"
     requirements = REPOSITORY / "packaging" / "requirements.txt"
-    pip = (str(python), "-m", "pip", "download", "--quiet", "--dest", str(where))
+    pip = (sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(where))
     run(*pip, "--require-hashes", "--requirement", str(requirements))
     run(*pip, "setuptools", "wheel")  # what pip builds with
     return where

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
@@ -66,6 +68,29 @@ def test_silence_is_waited_for_no_longer_than_the_limit(guest: Namespace) -> Non
     start_s = time.monotonic()
     assert probe([target()] * 3, limit_s=LIMIT_S) == {"ethusb1": Probe()}
     assert LIMIT_S <= time.monotonic() - start_s < 3 * LIMIT_S
+
+
+def test_answer_for_another_address_is_none(guest: Namespace) -> None:
+    guest.run("ip", "address", "flush", "dev", "usb0")
+    with guest.entered():
+        sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+    mac = bytes.fromhex(GUEST_MAC.replace(":", ""))
+    other = IPv4Address("10.0.11.77").packed
+    head = b"\xff" * 6 + mac + bytes.fromhex("0806 0001 0800 06 04 0002")
+    stop = threading.Event()
+
+    def announce() -> None:
+        while not stop.wait(0.02):
+            sock.send(head + mac + other + b"\xff" * 6 + other)
+
+    with sock:
+        sock.bind(("usb0", 0))
+        thread = threading.Thread(target=announce)
+        thread.start()
+        answer = probe([target()], limit_s=LIMIT_S)
+        stop.set()
+        thread.join()
+    assert answer == {"ethusb1": Probe()}
 
 
 @pytest.mark.usefixtures("guest")

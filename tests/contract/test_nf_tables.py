@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from otgd.adapters.nf_tables import NftTrigger, list_tables
-from otgd.nfnetlink import FAMILIES
 from otgd.errors import PermanentError, TransientError
+from otgd.nfnetlink import FAMILIES
 from tests.lab.namespaces import run
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from otgd.ruleset import changed
+from otgd.firewall.ruleset import changed
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Literal
 
 import pyudev
 
-from otgd import rtnetlink
 from otgd.errors import TransientError
 from otgd.model import HotplugSource
-from otgd.rtnetlink import HEADER
+from otgd.netlink import rtnetlink
+from otgd.netlink.rtnetlink import HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,6 +1,7 @@
 """Firewall rules in the legacy xtables tables, through python-iptables (``iptc``).
 
-Layout and reading back are ``otgd.xtables``; this module moves lines between it and the kernel.
+Layout and reading back are ``otgd.firewall.xtables``; this module moves lines between it and the
+kernel.
 
 - A transaction is one commit per table that changes, all of them prepared before the first. The
   kernel swaps a whole table at a commit, so no packet meets half of one.
@@ -28,15 +29,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from otgd.errors import PermanentError, TransientError
-from otgd.lean_import import import_iptc
-from otgd.ruleset import changed
-from otgd.xtables import PREFIX, TABLES, Foreign, Line, lay_out, read_back
+from otgd.firewall.lean_import import import_iptc
+from otgd.firewall.ruleset import changed
+from otgd.firewall.xtables import PREFIX, TABLES, Foreign, Line, lay_out, read_back
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
+    from otgd.firewall.xtables import Content, Layout
     from otgd.model import Rule
-    from otgd.xtables import Content, Layout
 
 _ATTEMPTS = 3
 _MEMORY_LINES = 10_000
@@ -70,7 +71,7 @@ class IptablesFirewall:
             return read_back({name: kernel.table(name).content() for name in _in_use()})
 
     def apply(self, *, remove: Collection[Rule], add: Collection[Rule]) -> None:
-        """Commit the change, table by table in the order of ``otgd.xtables.TABLES``."""
+        """Commit the change, table by table in the order of ``otgd.firewall.xtables.TABLES``."""
         with _translated("change legacy iptables"):
             kernel = self._loaded()
             with _xtables_lock():

@@ -1,4 +1,4 @@
-"""Links, addresses and routes over rtnetlink (pyroute2's codec, see ``otgd.rtnetlink``).
+"""Links, addresses and routes over rtnetlink (pyroute2's codec, see ``otgd.netlink.rtnetlink``).
 
 One of the adapters; knows rtnetlink, sysfs, the model and the errors.
 """
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from otgd.errors import OtgdError, PermanentError, TransientError
 from otgd.model import MAIN_TABLE, ObservedAddress, ObservedLink, ObservedRoute
-from otgd.rtnetlink import (
+from otgd.netlink.rtnetlink import (
     RTM_DELADDR,
     RTM_DELLINKPROP,
     RTM_GETADDR,

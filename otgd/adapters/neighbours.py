@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from otgd.errors import PermanentError, TransientError
 from otgd.model import Neighbour, Traffic
-from otgd.rtnetlink import (
+from otgd.netlink.rtnetlink import (
     HEADER,
     RTM_DELNEIGH,
     RTM_GETLINK,

@@ -1,6 +1,6 @@
 """Which nf_tables tables there are, and the kernel's own word when one changes.
 
-One of the adapters, over ``otgd.nfnetlink``.
+One of the adapters, over ``otgd.netlink.nfnetlink``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,13 @@ import socket
 from contextlib import closing
 
 from otgd.errors import PermanentError, TransientError
-from otgd.nfnetlink import FAMILIES, NETLINK_NETFILTER, NFNLGRP_NFTABLES, NfTables, tables_in
+from otgd.netlink.nfnetlink import (
+    FAMILIES,
+    NETLINK_NETFILTER,
+    NFNLGRP_NFTABLES,
+    NfTables,
+    tables_in,
+)
 
 
 class NftTrigger:

@@ -1,8 +1,8 @@
 """Firewall rules in nftables, through python3-nftables (libnftables).
 
-Layout and reading back are ``otgd.nft``; this module runs its commands. libnftables sends all the
-commands of one call as one transaction, and buffers what it prints. Nothing locks the tables, so a
-command may refer to what was changed since we looked; then we look again.
+Layout and reading back are ``otgd.firewall.nft``; this module runs its commands. libnftables sends
+all the commands of one call as one transaction, and buffers what it prints. Nothing locks the
+tables, so a command may refer to what was changed since we looked; then we look again.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from otgd.errors import PermanentError, TransientError
+from otgd.firewall.nft import FAMILIES, TABLE, amendment, lay_out, parse, read_back, transition
+from otgd.firewall.ruleset import changed
 from otgd.model import Quarantine, Stray
-from otgd.nfnetlink import NETLINK_NETFILTER, NfTables
-from otgd.nft import FAMILIES, TABLE, amendment, lay_out, parse, read_back, transition
-from otgd.ruleset import changed
+from otgd.netlink.nfnetlink import NETLINK_NETFILTER, NfTables
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from otgd.firewall.nft import Table
     from otgd.model import Rule
-    from otgd.nft import Table
 
 _ATTEMPTS = 3
 _GONE = (errno.ENOENT, errno.ENODEV)

@@ -13,7 +13,7 @@ import pytest
 
 from otgd.adapters.nf_tables import NftTrigger, list_tables
 from otgd.errors import PermanentError, TransientError
-from otgd.nfnetlink import FAMILIES
+from otgd.netlink.nfnetlink import FAMILIES
 from tests.lab.namespaces import run
 
 if TYPE_CHECKING:

@@ -912,3 +912,19 @@ def test_many_signals_at_once_are_one_reload(stage: Stage) -> None:
     stage.kernel.at["observe_links"] = hang_up
     stage.play(lambda: until(lambda: stage.ready() >= 2))
     assert 1 <= len(stage.service.times("RELOADING=1")) <= 2  # the pipe is read in two pieces
+
+
+def test_reloads_do_not_put_the_keep_alive_off() -> None:
+    """Each opens adapters anew; together they once kept the watchdog waiting until it bit."""
+    worlds = [FakeWorld(ScriptedKernel()) for _ in range(400)]
+    stage = Stage(service=FakeService(watchdog_s=0.2), worlds=worlds)
+
+    def script() -> None:
+        for resync_s in range(100, 100 + len(worlds) - 1):
+            if len(stage.service.times("WATCHDOG=1")) >= 2:
+                return
+            stage.reload(config(resync_s=float(resync_s)))
+
+    stage.play(script)
+
+    assert len(stage.service.times("WATCHDOG=1")) >= 2

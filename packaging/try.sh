@@ -2,7 +2,7 @@
 # See otgd at work, on this machine and without any Raspberry Pi: four simulated gadgets are plugged
 # in, reach a simulated Internet, and one is pulled. Everything happens in private namespaces.
 #
-# Run as root. Sets up what it needs (Debian packages, a virtual environment in ~/.cache/otgd) and
+# Run as root. Sets up what it needs (Debian packages, a virtual environment in /var/cache/otgd) and
 # leaves nothing else behind, also when interrupted.
 set -euo pipefail
 

@@ -28,6 +28,7 @@ class NftTrigger:
 
     def __init__(self, *tables: tuple[str, str]) -> None:
         self._tables = {(FAMILIES[family], name.encode()) for family, name in tables}
+        self._buffer = bytearray(1 << 16)
         self.overflows = 0
         try:
             self._socket = socket.socket(
@@ -51,7 +52,7 @@ class NftTrigger:
         count = 0
         while True:
             try:
-                message = self._socket.recv(1 << 16)
+                length = self._socket.recv_into(self._buffer)
             except BlockingIOError:
                 return count
             except OSError as err:
@@ -60,6 +61,7 @@ class NftTrigger:
                 self.overflows += 1
                 count += 1
             else:
+                message = bytes(memoryview(self._buffer)[:length])
                 count += sum(table in self._tables for table in tables_in(message))
 
     def touched(self) -> frozenset[int]:

@@ -53,6 +53,7 @@ class NfTables:
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
         self._socket = socket.socket(socket.AF_NETLINK, kind, NETLINK_NETFILTER)
         weakref.finalize(self, self._socket.close)
+        self._buffer = bytearray(_BUFFER_BYTES)
 
     def close(self) -> None:
         """Give the descriptor back."""
@@ -78,7 +79,8 @@ class NfTables:
         length = _NLMSG.size + _NFGEN.size
         self._socket.send(_NLMSG.pack(length, kind, flags, 1, 0) + _NFGEN.pack(0, 0, 0))
         while True:
-            for kind, body in messages_in(self._socket.recv(_BUFFER_BYTES)):
+            length = self._socket.recv_into(self._buffer)
+            for kind, body in messages_in(bytes(memoryview(self._buffer)[:length])):
                 if kind == _NLMSG_DONE:
                     return
                 if kind == _NLMSG_ERROR:

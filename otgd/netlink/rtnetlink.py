@@ -218,6 +218,8 @@ class Rtnetlink:
         self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
         self._socket.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
         self._sequence = 0
+        # One buffer for ever: a fresh one for each answer leaves holes in the heap.
+        self._buffer = bytearray(_BUFFER_BYTES)
 
     def close(self) -> None:
         """Give the descriptor back."""
@@ -285,7 +287,8 @@ class Rtnetlink:
     def _messages(self) -> Iterator[tuple[int, int, bytes]]:
         """Yield kind, flags and bytes of each answer to the last request; ignore older ones."""
         while True:
-            datagram = self._socket.recv(_BUFFER_BYTES)
+            length = self._socket.recv_into(self._buffer)
+            datagram = bytes(memoryview(self._buffer)[:length])
             offset = 0
             while offset + HEADER.size <= len(datagram):
                 length, kind, flags, sequence, _ = HEADER.unpack_from(datagram, offset)

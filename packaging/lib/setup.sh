@@ -63,4 +63,9 @@ make_venv() {
     exec {lock}>&-
 }
 
-cache=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/otgd
+# Root's goes where others can read it: tests run otgctl as nobody, too.
+if ((EUID == 0)); then
+    cache=/var/cache/otgd
+else
+    cache=${XDG_CACHE_HOME:-${HOME:?}/.cache}/otgd
+fi

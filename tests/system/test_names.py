@@ -70,7 +70,9 @@ def test_only_well_formed_lines_are_believed(host: Host, line: str) -> None:
     host.system.write(NEW_NAMES, names_list(1) + line + "\n")
     until(lambda: link_files(host) == {"70-otgd-ethusb1.link"})
     until(lambda: host.system.unit("otgd-names.service", "ActiveState") == "inactive")
-    log = host.system.run("journalctl", "-u", "otgd-names.service", "-o", "cat", "-p", "warning")
+    log = host.system.run(
+        "journalctl", "-b", "-u", "otgd-names.service", "-o", "cat", "-p", "warning"
+    )
     assert log.splitlines() == [f"{NAMES}:2: refused"]
     assert link_files(host) == {"70-otgd-ethusb1.link"}
 

@@ -28,6 +28,9 @@ def await_names(host: Host) -> None:
 
 
 def start_network_manager(host: Host) -> None:
+    # A macvlan whose lower link is in another namespace is beyond it.
+    spare = "[keyfile]\nunmanaged-devices=interface-name:eth0\n"
+    host.system.write("/etc/NetworkManager/conf.d/uplink.conf", spare)
     host.system.run("systemctl", "unmask", "NetworkManager.service")
     host.system.run("systemctl", "start", "NetworkManager.service")
 

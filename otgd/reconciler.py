@@ -40,7 +40,7 @@ from otgd.model import (
     gadget_of,
 )
 from otgd.planner import make_plan
-from otgd.view import Seen, View
+from otgd.view import NothingInTheWay, Seen, View
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -91,11 +91,13 @@ class Reconciler:
         before_look: Callable[[], frozenset[int] | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._view = View(links=links, firewall=firewall, forwarding=forwarding, passage=passage)
+        self._passage = passage or NothingInTheWay()
+        self._view = View(
+            links=links, firewall=firewall, forwarding=forwarding, passage=self._passage
+        )
         self._links = links
         self._firewall = firewall
         self._forwarding = forwarding
-        self._passage = passage
         self._before_look = before_look
         self._clock = clock
         self._damper = Damper()
@@ -251,10 +253,12 @@ class Reconciler:
         match step:
             case EnableForwarding():
                 self._forwarding.enable()
-            case OpenPassage() if self._passage:
+            case OpenPassage():
                 self._passage.open()
-            case ClosePassage() if self._passage:
+            case ClosePassage():
                 self._passage.shut()
+            case _:
+                assert_never(step)
 
     def _change_link(self, step: LinkAction) -> None:
         match step:

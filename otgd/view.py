@@ -38,6 +38,20 @@ class Seen:
     gadgets: frozenset[str] | None = None
 
 
+class NothingInTheWay:
+    """A host on which no other program filters; implements ``PassagePort``."""
+
+    def look(self) -> Passage:
+        """Tell that the way is open."""
+        return Passage.OPEN
+
+    def open(self) -> None:
+        """Do nothing: it is."""
+
+    def shut(self) -> None:
+        """Do nothing: no rule of ours was needed."""
+
+
 class View:
     """Looks through the ports, at everything or at what events named."""
 
@@ -47,7 +61,7 @@ class View:
         links: LinkPort,
         firewall: FirewallPort,
         forwarding: ForwardingPort,
-        passage: PassagePort | None,
+        passage: PassagePort,
     ) -> None:
         self._ports = links, firewall, forwarding, passage
         self._desired = DesiredState()
@@ -89,12 +103,11 @@ class View:
         except OtgdError as err:
             fault = str(err)
             unsure = isinstance(err, TransientError)
-        if passage is not None:
-            try:
-                way = passage.look()
-            except OtgdError as err:
-                passage_fault = str(err)
-                unsure |= isinstance(err, TransientError)
+        try:
+            way = passage.look()
+        except OtgdError as err:
+            passage_fault = str(err)
+            unsure |= isinstance(err, TransientError)
         return ObservedState(
             rules=rules,
             forwarding=forwarding.enabled(),

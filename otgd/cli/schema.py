@@ -77,7 +77,11 @@ STATE = {
         pid=_is(["integer", "null"], "The daemon's process; null where it does not run."),
         running=_is("boolean", "Whether otgd runs; only told by otgctl status."),
         uplink=_is(["string", "null"], "The link that leads to the Internet."),
-        firewall=_table("The packet filter.", backend=_is("string", "iptables or nftables.")),
+        firewall=_table(
+            "The packet filter.",
+            backend=_is("string", "iptables or nftables."),
+            reason=_is("string", "Why this one."),
+        ),
         forwarding=_is("boolean", "net.ipv4.ip_forward."),
         gadgets=_list_of(GADGET, "Every gadget of the config, in its order."),
         unknown=_list_of(UNKNOWN, "Links left alone."),

@@ -18,6 +18,7 @@ from otgd.model import (
     ObservedLink,
     ObservedRoute,
     ObservedState,
+    Passage,
     Plan,
     Quarantine,
     Rule,
@@ -508,6 +509,44 @@ def test_without_a_packet_filter_an_isolated_gadget_stays_off() -> None:
 
     assert plan.converged
     assert reasons(plan) == {"ethusb1": "it cannot be isolated: no iptables here"}
+
+
+# --- other programs' FORWARD ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("passage", "expected"),
+    [
+        pytest.param(Passage.OPEN, [], id="nothing-in-the-way"),
+        pytest.param(Passage.SPARE, [], id="not-needed-any-more-but-harmless"),
+        pytest.param(Passage.GRANTED, [], id="let-through-already"),
+        pytest.param(
+            Passage.CLOSED, ["let gadgets through other programs' FORWARD chain"], id="closed"
+        ),
+    ],
+)
+def test_the_way_through_forward_is_opened_where_it_is_closed(
+    passage: Passage, expected: list[str]
+) -> None:
+    """Plugged or not: the rule is the same, and a plug need not wait for it."""
+    assert steps(make_plan(want(1), have(passage=passage))) == expected
+    assert steps(make_plan(want(1), have(done(1), rules=rules(1), passage=passage))) == expected
+
+
+@pytest.mark.parametrize("passage", [Passage.GRANTED, Passage.SPARE])
+def test_without_gadgets_to_forward_our_rule_is_taken_out(passage: Passage) -> None:
+    assert steps(make_plan(want(), have(passage=passage))) == [
+        "take otgd's rule out of other programs' FORWARD chain"
+    ]
+    assert make_plan(want(), have(passage=Passage.CLOSED)).converged
+
+
+def test_a_forward_chain_that_cannot_be_read_is_told_where_it_matters() -> None:
+    fault = "iptables: chain `FORWARD' in table `filter' is incompatible"
+
+    plan = make_plan(want(1), have(done(1), rules=rules(1), passage_fault=fault))
+
+    assert reasons(plan, Aspect.UPLINK) == {"ethusb1": f"FORWARD may drop its packets: {fault}"}
 
 
 # --- unknown = "block" ---------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 from otgd.damper import FREE
 from otgd.describe import describe
 from otgd.errors import OtgdError, PermanentError, TransientError
-from otgd.model import DesiredState, GadgetSpec, Report, Rule, Stray, UnknownPolicy
+from otgd.model import DesiredState, GadgetSpec, Passage, Report, Rule, Stray, UnknownPolicy
 from otgd.reconciler import Reconciler
 from tests.fake_kernel import FakeKernel
 from tests.fakes import FakeFirewall
@@ -334,3 +334,32 @@ def test_endless_news_end_the_pass_and_are_told_as_fresh(bench: Bench) -> None:
 
     assert report.fresh
     assert report.undone == ()
+
+
+class Gate:
+    """Somebody's FORWARD chain that drops, and our rule in it; implements ``PassagePort``."""
+
+    def __init__(self) -> None:
+        self.granted = False
+
+    def look(self) -> Passage:
+        return Passage.GRANTED if self.granted else Passage.CLOSED
+
+    def open(self) -> None:
+        self.granted = True
+
+    def shut(self) -> None:
+        self.granted = False
+
+
+def test_the_way_through_forward_is_opened_and_shut_again(bench: Bench) -> None:
+    gate = Gate()
+    reconciler = Reconciler(
+        links=bench.kernel, firewall=bench.firewall, forwarding=bench.kernel, passage=gate
+    )
+
+    assert reconciler.run_pass(bench.desired).remaining.converged
+    assert gate.granted
+
+    assert reconciler.run_pass(DesiredState()).remaining.converged
+    assert not gate.granted

@@ -118,7 +118,7 @@ def state(*gadgets: dict[str, Any], **facts: Any) -> dict[str, Any]:  # noqa: AN
         "pid": 4711,
         "version": 1,
         "uplink": "eth0",
-        "firewall": {"backend": "iptables"},
+        "firewall": {"backend": "iptables", "reason": ""},
         "forwarding": True,
         "gadgets": list(gadgets),
         "unknown": [],

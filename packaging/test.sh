@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Every gate and every test, as CI runs them: packaging/test.sh
 # Only pytest, with arguments of your own:     packaging/test.sh -k masquerade
+# With the real systemds and machines, too:    OTGD_SYSTEM=1 packaging/test.sh
 #
 # Sets up what it needs (Debian packages if root, a virtual environment in /var/cache/otgd). Tests of
 # the kernel need root; for others they are skipped with a reason, unless CI is set.
@@ -44,7 +45,11 @@ gate ruff format --check .
 gate ruff check .
 gate mypy otgd tests
 gate lint-imports
-gate python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
+# tests/system boots containers and virtual machines; it is not yet steady enough to stand here
+# unasked.
+without=()
+[[ -n ${OTGD_SYSTEM-} ]] || without=(--ignore=tests/system)
+gate python -m pytest "${without[@]}" --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 # The heart is small and pure enough to be tested to the last branch. Silent when it is, so that
 # pytest's summary is the last thing said.

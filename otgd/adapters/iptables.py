@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from otgd.firewall.xtables import Content, Layout
     from otgd.model import Rule
 
-_ATTEMPTS = 3
+_ATTEMPTS = 8
 _MEMORY_LINES = 10_000
 _EXTENSION = struct.Struct("=H29sB")  # struct xt_entry_match and xt_entry_target, x_tables.h
 _TABLES_IN_USE = Path("/proc/thread-self/net/ip_tables_names")

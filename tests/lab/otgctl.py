@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,10 @@ class Otgctl:
 
     def __call__(self, *arguments: str, user: int = 0) -> Said:
         """Run it as *user* and return what it said."""
-        as_user = ("setpriv", f"--reuid={user}", "--clear-groups", *self.command(*arguments))
+        # Another user may not write coverage's data, and coverage would say so on stderr.
+        clean = [f"--unset={key}" for key in os.environ if user and key.startswith("COV")]
+        command = ("env", *clean, *self.command(*arguments))
+        as_user = ("setpriv", f"--reuid={user}", "--clear-groups", *command)
         complaints = self._directory / f"otgctl.{user}.err"
         script = 'exec 2>"$0"; "$@"; echo "exit $?"'
         out = self._host.run_inside("sh", "-c", script, str(complaints), *as_user)

@@ -132,11 +132,31 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SwarmSpec:
+    """The cluster over the cables.
+
+    Attributes:
+        hub_address: the host's own address in the cluster, on lo, so it outlives every cable.
+        address_pool: where the swarm's overlay networks take their subnets from.
+        ssh_user: who to be on the guests.
+        members: names of the gadgets that take part.
+        auto_join: whether a member that comes later joins at once.
+    """
+
+    hub_address: IPv4Address
+    address_pool: IPv4Network
+    ssh_user: str
+    members: tuple[str, ...]
+    auto_join: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """One config file, understood."""
+    """One config file, understood; *swarm* is None where no cluster is wanted."""
 
     desired: DesiredState
     settings: Settings = Settings()
+    swarm: SwarmSpec | None = None
 
 
 # --- observed ------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from otgd.config.findings import Findings
 from otgd.config.fleet import check_fleet, unfold_fleet
 from otgd.config.lines import locate_keys
 from otgd.config.schema import validate
+from otgd.config.swarm import check_members, check_swarm, swarm_spec
 from otgd.errors import ConfigError, Problem
 from otgd.model import Config, DesiredState, Settings, UplinkPolicy
 
@@ -74,9 +75,15 @@ def parse_config(text: str, *, file: str) -> Config:
     if fleet:
         check_fleet(fleet, faulty=faulty, uplinks=uplinks, findings=findings)
     drafts = merge_entries(members, document.gadget, faulty=faulty)
-    if members or not (fleet or ("fleet",) in faulty):
+    is_all_known = bool(members) or not (fleet or ("fleet",) in faulty)
+    if is_all_known:
         check_complete(drafts, findings=findings)
     check_gadgets(drafts, uplinks=uplinks, findings=findings)
+    swarm = document.swarm
+    if swarm:
+        check_swarm(swarm, drafts, faulty=faulty, findings=findings)
+    if swarm and is_all_known:
+        check_members(swarm, [draft.name for draft in drafts], findings=findings)
     gadgets = tuple(spec for draft in drafts if (spec := draft.spec()))
     findings.raise_any()
 
@@ -94,6 +101,7 @@ def parse_config(text: str, *, file: str) -> Config:
             resync_s=document.service.resync_s,
             log_level=document.service.log_level,
         ),
+        swarm=swarm_spec(swarm, gadgets),
     )
 
 

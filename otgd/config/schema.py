@@ -98,6 +98,18 @@ class GadgetTable(_Table):
     isolate: Switch = False
 
 
+class SwarmTable(_Table):
+    """``[swarm]``: the cluster over the cables; *members* are None for every gadget."""
+
+    hub_address: Annotated[IPv4Address, BeforeValidator(values.parse_hub)] | None = None
+    address_pool: Annotated[IPv4Network, BeforeValidator(values.parse_pool)] = IPv4Network(
+        "10.20.0.0/16"
+    )
+    ssh_user: Annotated[str, BeforeValidator(values.parse_user)] = "pi"
+    members: Annotated[tuple[str, ...] | None, BeforeValidator(values.parse_members)] = None
+    auto_join: Switch = False
+
+
 class Document(_Table):
     """The whole file."""
 
@@ -107,6 +119,7 @@ class Document(_Table):
     service: ServiceTable = ServiceTable()
     fleet: FleetTable | None = None
     gadget: dict[str, GadgetTable] = {}
+    swarm: SwarmTable | None = None
 
 
 TABLES: dict[str, type[_Table]] = {
@@ -116,6 +129,7 @@ TABLES: dict[str, type[_Table]] = {
     "service": ServiceTable,
     "gadget": GadgetTable,
     "fleet": FleetTable,
+    "swarm": SwarmTable,
 }
 
 

@@ -24,6 +24,12 @@ MAX_COUNT = 256
 UNUSABLE = tuple(IPv4Network(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3"))
 """Blocks that hosts cannot have: this network, loopback, multicast and reserved (RFC 6890)."""
 
+POOL_PREFIXLEN = 23
+"""The longest prefix of a swarm's address pool: room for ingress and one network more.
+
+Docker takes a /24 of the pool for each network (``docker swarm init --default-addr-pool``).
+"""
+
 NULL_MAC = "00:00:00:00:00:00"
 
 FIELD = "{n}"
@@ -43,14 +49,18 @@ _SHOWN_CHARS = 60
 _EXAMPLE_MAC = "00:22:82:ff:ff:01"
 _EXAMPLE_SUBNET = "10.0.11.0/24"
 _EXAMPLE_ADDRESS = "10.0.11.1"
+_EXAMPLE_HUB = "10.0.10.1"
+_EXAMPLE_POOL = "10.20.0.0/16"
 _EXAMPLE_IFNAME = "ethusb1"
 _EXAMPLE_HOSTNAME = "worker1"
+_EXAMPLE_USER = "pi"
 _LO_LIKE = frozenset({"lo", "all", "default"})  # the last two: net.ipv4.conf.{all,default}
 
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _MAC_PART = re.compile(r"[0-9a-f]{1,2}")
 _BAD_IFNAME_CHAR = re.compile(r"[^A-Za-z0-9_.-]")
 _DRIVER = re.compile(r"[A-Za-z0-9_-]+")
+_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")  # NAME_REGEX of adduser.conf(5), and dots
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 
 _KINDS = {
@@ -163,20 +173,51 @@ def parse_subnet(value: object) -> IPv4Network:
     return network
 
 
+def parse_pool(value: object) -> IPv4Network:
+    """Return a block with room for a swarm's networks."""
+    text = parse_text(value, example=_EXAMPLE_POOL)
+    try:
+        network = parse_subnet(text)
+    except RefusedError as refused:
+        remedy = f"write one such as {quote(_EXAMPLE_POOL)}"
+        raise RefusedError(refused.cause, remedy) from None
+    if network.prefixlen > POOL_PREFIXLEN:
+        raise RefusedError(
+            f"{show(text)} has no room for two networks of 256 addresses",
+            f"write {quote(network.supernet(new_prefix=16))}",
+        )
+    return network
+
+
 def parse_address(value: object) -> IPv4Address:
     """Return an IPv4 address."""
-    text = parse_text(value, example=_EXAMPLE_ADDRESS)
+    return _parse_interface(value, example=_EXAMPLE_ADDRESS).ip
+
+
+def parse_hub(value: object) -> IPv4Address:
+    """Return an address that a host can have."""
+    return _parse_interface(value, example=_EXAMPLE_HUB, but_not=UNUSABLE).ip
+
+
+def _parse_interface(
+    value: object, *, example: str, but_not: Sequence[IPv4Network] = ()
+) -> IPv4Interface:
+    """Return an address without prefix length, in none of the blocks *but_not*."""
+    text = parse_text(value, example=example)
     try:
         interface = IPv4Interface(text)
     except ValueError:
         raise RefusedError(
-            f"{show(text)} is not an IPv4 address", f"write one such as {quote(_EXAMPLE_ADDRESS)}"
+            f"{show(text)} is not an IPv4 address", f"write one such as {quote(example)}"
         ) from None
-    if "/" in text:
+    if any(interface.ip in block for block in but_not):
         raise RefusedError(
-            f"{show(text)} has a prefix length, which subnet gives", f"write {quote(interface.ip)}"
+            f"{show(text)} is not for hosts (0, 127 and 224 up are reserved)",
+            f"write a private one such as {quote(example)}",
         )
-    return interface.ip
+    if "/" in text:
+        raise RefusedError(f"{show(text)} has a prefix length", f"write {quote(interface.ip)}")
+    return interface
 
 
 # --- names ---------------------------------------------------------------------------------------
@@ -324,6 +365,30 @@ def parse_drivers(value: object) -> frozenset[str]:
         if _DRIVER.fullmatch(driver) is None:
             raise RefusedError(f"{show(driver)} is not a driver's name", remedy)
     return frozenset(value)
+
+
+def parse_members(value: object) -> tuple[str, ...] | None:
+    """Return names of gadgets; None for ``"fleet"``, every one of the file."""
+    if value == "fleet":
+        return None
+    if not isinstance(value, list) or not value or not all(isinstance(n, str) for n in value):
+        raise RefusedError(
+            f"is {_kind_of_list(value)}, not a list of gadgets",
+            'write "fleet" for all of them, or names such as ["ethusb1", "ethusb2"]',
+        )
+    if len(set(value)) < len(value):
+        raise RefusedError(
+            "names a gadget twice", f"write {json.dumps(list(dict.fromkeys(value)))}"
+        )
+    return tuple(value)
+
+
+def parse_user(value: object) -> str:
+    """Return the name of a user."""
+    text = parse_text(value, example=_EXAMPLE_USER)
+    if _USER.fullmatch(text) is None:
+        raise RefusedError(f"{show(text)} is not a user's name", f"write {quote(_EXAMPLE_USER)}")
+    return text
 
 
 def _kind_of_list(value: object) -> str:

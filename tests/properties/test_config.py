@@ -9,7 +9,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from otgd.config import parse_config, values
@@ -54,6 +54,11 @@ def proposal(refused: values.RefusedError) -> object:
         pytest.param(values.parse_mac, MAC_LIKE, id="mac"),
         pytest.param(values.parse_subnet, SUBNET_LIKE, id="subnet"),
         pytest.param(values.parse_address, SUBNET_LIKE, id="address"),
+        pytest.param(values.parse_hub, SUBNET_LIKE, id="hub"),
+        pytest.param(values.parse_pool, SUBNET_LIKE, id="pool"),
+        pytest.param(values.parse_user, st.text(max_size=40), id="user"),
+        pytest.param(values.parse_members, st.text(max_size=9), id="member"),
+        pytest.param(values.parse_members, st.lists(st.text(max_size=2)), id="members"),
         pytest.param(values.parse_hostname, st.text(max_size=80), id="hostname"),
         pytest.param(values.parse_uplink, st.text(max_size=20), id="uplink"),
         pytest.param(values.parse_uplink, st.lists(st.text(max_size=20)), id="uplinks"),
@@ -148,6 +153,7 @@ TABLE_KEYS = {
     "gadget.ethusb1": ["mac", "guest_mac", "subnet", "host_address", "guest_address", "hostname"],
     'gadget."a b"': ["mac", "subnet"],
     "gadget": ["mac"],
+    "swarm": ["hub_address", "address_pool", "ssh_user", "members", "auto_join"],
     "wrong": [],
 }
 GOOD = {
@@ -212,27 +218,51 @@ ENTRIES = st.lists(
 )
 
 
+SWARMS = st.none() | st.fixed_dictionaries(
+    {},
+    optional={
+        "hub_address": st.sampled_from(["10.0.10.1", "10.0.1.7", "10.20.0.1", "224.0.0.1", "x"]),
+        "address_pool": st.sampled_from(["10.0.0.0/16", "10.20.0.0/16", "10.0.10.0/24", "172"]),
+        "ssh_user": st.sampled_from(["zero", "-oProxyCommand=x", ""]),
+        "members": st.sampled_from(["fleet", "all", ["ethusb1"], ["ethusb1", "ethusb1"], []]),
+        "auto_join": st.sampled_from([True, "True"]),
+    },
+)
+
+
 def obey(lines: list[str], problem: Problem) -> None:
     """Edit the file as the remedy says; what is added waits on its table's line."""
     assert problem.line is not None
     at = problem.line - 1
+    key = problem.key.rpartition(".")[2]
     verb, _, text = problem.remedy.partition(" ")
-    text = text.partition(", here")[0].partition(", the gadget's")[0].removeprefix("one such as ")
+    text = text.partition(", here")[0].partition(", the gadget's")[0].rpartition("such as ")[2]
     if verb == "add":
         lines[at] += f"\n{text}"
+    elif key.isdecimal():
+        name, _, members = lines[at].partition(" = ")
+        elements = json.loads(members)
+        elements[int(key) : int(key) + 1] = [json.loads(text)] if verb == "write" else []
+        lines[at] = f"{name} = {json.dumps(elements or 'fleet')}"
     elif text.startswith("[gadget."):
         lines[at] = "\n".join([text, *lines[at].split("\n")[1:]])
     else:
-        lines[at] = f"{problem.key.rpartition('.')[2]} = {text}"
+        text = text.removeprefix('"fleet" for all of them, or names ')
+        lines[at] = f"{key} = {text}"
 
 
-@given(ENTRIES)
-def test_doing_what_the_remedies_say_mends_the_file(entries: list[dict[str, object]]) -> None:
+@settings(deadline=None)  # several parses of a file, on a machine that may be busy
+@given(ENTRIES, SWARMS)
+def test_doing_what_the_remedies_say_mends_the_file(
+    entries: list[dict[str, object]], swarm: dict[str, object] | None
+) -> None:
     lines = ["[uplink]", 'interface = "eth0"']
+    if swarm is not None:
+        lines += ["[swarm]", *(f"{key} = {toml(value)}" for key, value in swarm.items())]
     for entry in entries:
         lines.append(f"[gadget.{toml(entry['name'])}]")
         lines += [f"{key} = {toml(value)}" for key, value in entry.items() if key != "name"]
-    for _ in range(4):  # what a faulty value hid comes to light one round later
+    for _ in range(6):  # what a faulty value hid comes to light one round later
         problems = outcome("\n".join(lines))
         if not isinstance(problems, tuple):
             break
@@ -241,6 +271,15 @@ def test_doing_what_the_remedies_say_mends_the_file(entries: list[dict[str, obje
         lines = "\n".join(lines).split("\n")
     assert not isinstance(problems, tuple), problems
     assert len(problems.desired.gadgets) == len(entries)
+    assert (problems.swarm is None) == (swarm is None)
+    if problems.swarm:
+        hub, pool = problems.swarm.hub_address, problems.swarm.address_pool
+        gadgets = problems.desired.gadgets
+        assert hub not in pool
+        assert not any(hub in gadget.subnet or pool.overlaps(gadget.subnet) for gadget in gadgets)
+        members = [gadget for gadget in gadgets if gadget.name in problems.swarm.members]
+        assert len(members) == len(problems.swarm.members)
+        assert len(members) < 2 or not any(gadget.isolate for gadget in members)
 
 
 @given(

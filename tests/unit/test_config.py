@@ -17,6 +17,7 @@ from otgd.model import (
     HotplugSource,
     OnStop,
     Settings,
+    SwarmSpec,
     UnknownPolicy,
     UplinkPolicy,
 )
@@ -212,7 +213,7 @@ GADGET_REFUSALS = {
     ),
     "address with prefix": (
         'host_address = "10.0.11.1/24"',
-        'host_address: "10.0.11.1/24" has a prefix length, which subnet gives; write "10.0.11.1"',
+        'host_address: "10.0.11.1/24" has a prefix length; write "10.0.11.1"',
     ),
     "no address": (
         'guest_address = "zero"',
@@ -691,6 +692,157 @@ mac = "02:00:00:00:00:05"
     ]
 
 
+# Follows the fleet of four, so the first line of the text is line 9 and [swarm] is line 8.
+SWARM_REFUSALS = {
+    "no hub": ("", '8: swarm.hub_address: is missing; add hub_address = "10.0.10.1"'),
+    "hub is a number": (
+        "hub_address = 10",
+        '9: swarm.hub_address: is a whole number, not a string; write "10.0.10.1"',
+    ),
+    "hub with prefix": (
+        'hub_address = "10.0.10.1/32"',
+        '9: swarm.hub_address: "10.0.10.1/32" has a prefix length; write "10.0.10.1"',
+    ),
+    "hub is no address": (
+        'hub_address = "lo"',
+        '9: swarm.hub_address: "lo" is not an IPv4 address; write one such as "10.0.10.1"',
+    ),
+    "hub is loopback": (
+        'hub_address = "127.0.0.1"',
+        '9: swarm.hub_address: "127.0.0.1" is not for hosts (0, 127 and 224 up are reserved); '
+        'write a private one such as "10.0.10.1"',
+    ),
+    "hub on a cable": (
+        'hub_address = "10.0.12.1"',
+        '9: swarm.hub_address: "10.0.12.1" is in 10.0.12.0/24 of ethusb2 (line 6), '
+        'but must outlive every cable; write "10.0.10.1"',
+    ),
+    "pool is a word": (
+        'hub_address = "10.0.10.1"\naddress_pool = "auto"',
+        '10: swarm.address_pool: "auto" is not an IPv4 network; write one such as "10.20.0.0/16"',
+    ),
+    "pool too small": (
+        'hub_address = "10.0.10.1"\naddress_pool = "10.30.1.0/24"',
+        '10: swarm.address_pool: "10.30.1.0/24" has no room for two networks of 256 addresses; '
+        'write "10.30.0.0/16"',
+    ),
+    "pool over gadgets": (
+        'hub_address = "10.0.10.1"\naddress_pool = "10.0.0.0/16"',
+        '10: swarm.address_pool: "10.0.0.0/16" overlaps 10.0.11.0/24 of ethusb1 (line 6); '
+        'write "10.1.0.0/16"',
+    ),
+    "pool over hub": (
+        'hub_address = "10.20.0.1"',
+        '8: swarm.address_pool: the default "10.20.0.0/16" overlaps hub_address 10.20.0.1; '
+        'add address_pool = "10.21.0.0/16"',
+    ),
+    "ssh_user is an option": (
+        'hub_address = "10.0.10.1"\nssh_user = "-oProxyCommand=x"',
+        '10: swarm.ssh_user: "-oProxyCommand=x" is not a user\'s name; write "pi"',
+    ),
+    "members is a word": (
+        'hub_address = "10.0.10.1"\nmembers = "all"',
+        "10: swarm.members: is a string, not a list of gadgets; "
+        'write "fleet" for all of them, or names such as ["ethusb1", "ethusb2"]',
+    ),
+    "no members": (
+        'hub_address = "10.0.10.1"\nmembers = []',
+        "10: swarm.members: is an empty list, not a list of gadgets; "
+        'write "fleet" for all of them, or names such as ["ethusb1", "ethusb2"]',
+    ),
+    "members of numbers": (
+        'hub_address = "10.0.10.1"\nmembers = [1]',
+        "10: swarm.members: is a list of other things, not a list of gadgets; "
+        'write "fleet" for all of them, or names such as ["ethusb1", "ethusb2"]',
+    ),
+    "member twice": (
+        'hub_address = "10.0.10.1"\nmembers = ["ethusb1", "ethusb1"]',
+        '10: swarm.members: names a gadget twice; write ["ethusb1"]',
+    ),
+    "unknown member": (
+        'hub_address = "10.0.10.1"\nmembers = [\n"ethusb1",\n"Ethusb"]',
+        '12: swarm.members.1: "Ethusb" is no gadget of this file; write "ethusb4"',
+    ),
+    "unknown member, none left": (
+        'hub_address = "10.0.10.1"\n'
+        'members = ["ethusb1", "ethusb2", "ethusb3", "ethusb4", "ethusb5"]',
+        '10: swarm.members.4: "ethusb5" is no gadget of this file; remove it',
+    ),
+    "unknown member, nothing like it": (
+        'hub_address = "10.0.10.1"\nmembers = ["zebra"]',
+        '10: swarm.members.0: "zebra" is no gadget of this file; write "ethusb1"',
+    ),
+    "isolated member": (
+        'hub_address = "10.0.10.1"\n[gadget.ethusb2]\nisolate = true',
+        "8: swarm.members: ethusb2 is isolated (line 11), so other members cannot reach it; "
+        'add members = ["ethusb1", "ethusb3", "ethusb4"]',
+    ),
+    "isolated members": (
+        'hub_address = "10.0.10.1"\nmembers = ["ethusb2", "ethusb3"]\n'
+        "[gadget.ethusb2]\nisolate = true\n[gadget.ethusb3]\nisolate = true",
+        "10: swarm.members: ethusb2 is isolated (line 12), so other members cannot reach it; "
+        'write ["ethusb2"]',
+    ),
+    "auto_join as text": (
+        'hub_address = "10.0.10.1"\nauto_join = "true"',
+        "10: swarm.auto_join: is a string, not true or false; write true",
+    ),
+    "unknown key": (
+        'hub_address = "10.0.10.1"\npool = "10.20.0.0/16"',
+        "10: swarm.pool: unknown key; remove it; known here are "
+        "hub_address, address_pool, ssh_user, members, auto_join",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), SWARM_REFUSALS.values(), ids=SWARM_REFUSALS)
+def test_swarm_is_refused(text: str, message: str) -> None:
+    assert messages(f"{FLEET}[swarm]\n{text}\n") == [f"otgd.toml:{message}"]
+
+
+def test_swarm_that_is_no_table_is_refused() -> None:
+    assert messages(f"swarm = true\n{FLEET}") == [
+        "otgd.toml:1: swarm: is true or false, not a table; write it as a table, [swarm]"
+    ]
+
+
+def test_where_no_private_block_is_left_for_the_swarm_a_subnet_must_shrink() -> None:
+    gadgets = "".join(
+        f'[gadget.{name}]\nmac = "02:00:00:00:00:0{n}"\nsubnet = "{subnet}"\n'
+        for n, (name, subnet) in enumerate(
+            [("a", "10.0.0.0/8"), ("b", "172.16.0.0/12"), ("c", "192.168.0.0/16")]
+        )
+    )
+    remedy = "make a gadget's subnet smaller: no private block is left"
+    pool = 'swarm.address_pool: the default "10.20.0.0/16" overlaps 10.0.0.0/8 of a (line 3)'
+    assert messages(f"{gadgets}[swarm]") == [
+        f"otgd.toml:10: swarm.hub_address: is missing; {remedy}",
+        f"otgd.toml:10: {pool}; {remedy}",
+    ]
+    assert messages(f'{gadgets}[swarm]\nhub_address = "10.0.10.1"') == [
+        f"otgd.toml:10: {pool}; {remedy}",
+        'otgd.toml:11: swarm.hub_address: "10.0.10.1" is in 10.0.0.0/8 of a (line 3), '
+        f"but must outlive every cable; {remedy}",
+    ]
+
+
+def test_bad_values_hide_what_only_their_defaults_would_break() -> None:
+    text = (
+        f'{FLEET}[swarm]\nhub_address = "x"\naddress_pool = "x"\nmembers = "x"\n'
+        "[gadget.ethusb2]\nisolate = true\n"
+    )
+    assert [line.split(": ")[1] for line in messages(text)] == [
+        "swarm.hub_address",
+        "swarm.address_pool",
+        "swarm.members",
+    ]
+
+
+def test_bad_fleet_casts_no_doubt_on_the_swarms_members() -> None:
+    text = fleet(interface="1") + '[swarm]\nhub_address = "10.0.10.1"\nmembers = ["ethusb7"]\n'
+    assert [line.split(": ")[1] for line in messages(text)] == ["fleet.interface"]
+
+
 # --- files ---------------------------------------------------------------------------------------
 
 
@@ -780,11 +932,13 @@ def test_installed_config_is_the_guides_network() -> None:
 def test_every_commented_out_key_of_the_installed_config_may_be_used() -> None:
     """Taking the # off is how a user starts."""
     text = (CONFIG / "otgd.toml").read_text()
-    lines = [line[1:] if line.startswith(("#[", "#m", "#g", "#s", "#h", "#i")) else line
+    lines = [line[1:] if line.startswith(("#[", "#m", "#g", "#s", "#h", "#i", "#a")) else line
              for line in text.splitlines()]  # fmt: skip
     config = parse_config("\n".join(lines), file="otgd.toml")
     second = config.desired.gadgets[1]
     assert (second.name, second.isolate, second.masquerade) == ("ethusb2", True, False)
+    assert config.swarm is not None
+    assert config.swarm.members == ("ethusb1", "ethusb3", "ethusb4")
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
@@ -838,6 +992,51 @@ log_level = "debug"
             log_level="debug",
         ),
     )
+
+
+def test_swarm_has_every_gadget_by_default() -> None:
+    text = f'{FLEET}[gadget.lamp]\nmac = "02:00:00:00:00:01"\nsubnet = "10.9.0.0/30"\n[swarm]\n'
+    config = parse_config(text + 'hub_address = "10.0.10.1"\n', file="otgd.toml")
+    swarm = SwarmSpec(
+        hub_address=IPv4Address("10.0.10.1"),
+        address_pool=IPv4Network("10.20.0.0/16"),
+        ssh_user="pi",
+        members=("ethusb1", "ethusb2", "ethusb3", "ethusb4", "lamp"),
+        auto_join=False,
+    )
+    assert config.swarm == swarm
+    fleet_too = parse_config(
+        text + 'hub_address = "10.0.10.1"\nmembers = "fleet"\n', file="otgd.toml"
+    )
+    assert fleet_too.swarm == swarm
+
+
+def test_swarm_is_as_the_file_says() -> None:
+    text = f"""{FLEET}
+[gadget.ethusb2]
+isolate = true
+[swarm]
+hub_address = "192.168.7.1"
+address_pool = "172.31.0.0/20"
+ssh_user = "zero"
+members = ["ethusb3", "ethusb1"]
+auto_join = true
+"""
+    assert parse_config(text, file="otgd.toml").swarm == SwarmSpec(
+        hub_address=IPv4Address("192.168.7.1"),
+        address_pool=IPv4Network("172.31.0.0/20"),
+        ssh_user="zero",
+        members=("ethusb3", "ethusb1"),
+        auto_join=True,
+    )
+
+
+def test_single_member_may_be_isolated() -> None:
+    """The host alone has to reach it."""
+    text = f'{ONE}isolate = true\n[swarm]\nhub_address = "10.0.10.1"\n'
+    swarm = parse_config(text, file="otgd.toml").swarm
+    assert swarm is not None
+    assert swarm.members == ("ethusb1",)
 
 
 def test_upper_case_mac_is_lowered() -> None:

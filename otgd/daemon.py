@@ -6,6 +6,7 @@ here waits but ``select``. A pass runs at once when idle; what arrives meanwhile
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import selectors
@@ -220,6 +221,8 @@ class Daemon:
             firewall = f"{self._world.firewall.name}, since {self._world.backend_reason}"
             text = f"ready: {self._summary()}; firewall {firewall}"
             self._log.write(Event(kind=Kind.SERVICE_READY, message=text))
+            gc.collect()
+            gc.freeze()  # what lives by now stays; no later collection has to look at it
             with self._surviving():
                 self._former = {each.name: each for each in self._world.leftovers()}
                 self._release_former()
@@ -259,7 +262,7 @@ class Daemon:
             self._pass()
         elif woken:
             # A pass that failed forgot what its events had named.
-            self._pass(everything=bool(self._told.pass_fault))
+            self._pass(everything=bool(self._told.pass_fault or self._told.state_fault))
         else:
             return False
         return True
@@ -288,20 +291,24 @@ class Daemon:
 
     def _pass(self, *, everything: bool = True) -> None:
         """Look and act once: at everything, or at what the events named if that is enough."""
-        self._rules_hold = False
         with self._surviving():
             report = self._reconciler.run_pass(self._config.desired, everything=everything)
-            recovered, self._told.pass_fault = bool(self._told.pass_fault), ""
-            self._rules_hold = _rules_hold(report)
-            self._schedule(report)
-            self._tell(report)
-            self._release_former()
-            self._told.crash = ""
-            if recovered and self._service.watchdog_s:
-                self._keep_alive()  # the last one may have been left out
+            if not report.idle:
+                self._take_in(report)
         if everything:
             self._timers.resync = self._clock() + self._config.settings.resync_s
         self._watch()
+
+    def _take_in(self, report: Report) -> None:
+        """Tell what a pass did, and set the time for what it could not do."""
+        recovered, self._told.pass_fault = bool(self._told.pass_fault), ""
+        self._rules_hold = _rules_hold(report)
+        self._schedule(report)
+        self._tell(report)
+        self._release_former()
+        self._told.crash = ""
+        if recovered and self._service.watchdog_s:
+            self._keep_alive()  # the last one may have been left out
 
     @contextmanager
     def _surviving(self) -> Iterator[None]:

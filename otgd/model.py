@@ -529,6 +529,8 @@ class Report:
         remaining: the plan made after it all; empty steps mean converged.
         observed: what the kernel held at the end.
         gadgets: names of the gadgets that the pass was about; None for all of them.
+        idle: nothing that events named has changed, so nothing was planned or done; the last
+            report still holds.
         elapsed_s: duration of the pass in seconds.
     """
 
@@ -542,6 +544,7 @@ class Report:
     remaining: Plan = field(default_factory=Plan)
     observed: ObservedState = field(default_factory=ObservedState)
     gadgets: frozenset[str] | None = None
+    idle: bool = False
     elapsed_s: float = 0.0
 
     @property

@@ -129,6 +129,9 @@ class Reconciler:
         everything |= not self._was_plain
         self._was_plain = False  # and stays so if this pass does not come to its end
         seen, plan = self._look(desired, outcome, everything=everything)
+        if seen.is_unchanged:  # most events tell of what we did ourselves
+            self._was_plain = True
+            return Report(idle=True, gadgets=seen.gadgets, elapsed_s=self._clock() - started)
         self._damper.missed(plan.steps, self._clock())
         fresh = plan.steps
         for _ in range(ROUNDS):
@@ -176,6 +179,8 @@ class Reconciler:
             seen = self._view.glance(desired, touched, also or ())
         if seen is None:
             seen = self._view.look(desired)
+        if seen.is_unchanged:
+            return seen, Plan()
         plan = make_plan(seen.desired, seen.observed)
         self._forget_replugged(plan, seen.gadgets, outcome)
         return seen, plan

@@ -37,6 +37,11 @@ class Seen:
     observed: ObservedState
     gadgets: frozenset[str] | None = None
 
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether it is about no gadget, so that all is as it was seen before."""
+        return self.gadgets == frozenset()
+
 
 class NothingInTheWay:
     """A host on which no other program filters; implements ``PassagePort``."""
@@ -165,6 +170,8 @@ class View:
         if changed is None or (host.forwarding, host.passage) != self._host:
             return None
         gadgets |= changed | set(also)
+        if not gadgets:
+            return Seen(desired=desired, observed=ObservedState(), gadgets=frozenset())
         specs = tuple(self._specs[name] for name in sorted(gadgets & self._specs.keys()))
         macs = {spec.mac for spec in specs}
         own = tuple(x for x in self._links.values() if x.mac in macs and self._gadget_on(x))

@@ -73,18 +73,23 @@ class NftablesFirewall:
         self, known: _Known, *, remove: Collection[Rule], add: Collection[Rule]
     ) -> tuple[str, _Known | None]:
         """Return the commands, and what will be known after them if it is known already."""
+        if known.has_strays:
+            held = self._held()
+            laid_out = lay_out(changed(read_back(held), remove=remove, add=add))
+            return transition(held, laid_out), None
+        # Without strays the tables are what our rules make of them; they need not be listed.
         gadgets = {_gadget(rule) for rule in (*remove, *add)}
-        if known.is_clean and "" not in gadgets:
+        if "" not in gadgets:
             mine = [rule for name in gadgets for rule in known.by_gadget.get(name, ())]
-            others = len(known.rules) > len(mine)
+            others = len(known.rules) - len(known.by_gadget.get("", ())) > len(mine)
             wanted = changed(mine, remove=remove, add=add)
             if others or (mine and wanted):  # the table is there, and stays
                 commands = amendment(mine, wanted)
                 if commands is not None:
                     return commands, known.amended(mine, wanted)
-        held = self._held()
-        laid_out = lay_out(changed(read_back(held), remove=remove, add=add))
-        return transition(held, laid_out), None
+        rules = changed(known.rules, remove=remove, add=add)
+        commands = transition(lay_out(known.rules), lay_out(rules))
+        return commands, _Known.of(known.generation + 1, rules)
 
     def _look(self) -> _Known:
         generation = self._generation()
@@ -124,13 +129,13 @@ class _Known:
     """What the tables hold at a generation.
 
     Attributes:
-        is_clean: nothing but gadgets' rules, exactly as they should be.
+        has_strays: there is more, or less, in them than these rules make.
     """
 
     generation: int
     rules: frozenset[Rule]
     by_gadget: dict[str, frozenset[Rule]]
-    is_clean: bool
+    has_strays: bool
 
     @classmethod
     def of(cls, generation: int, rules: frozenset[Rule]) -> _Known:
@@ -141,7 +146,7 @@ class _Known:
             generation,
             rules,
             {name: frozenset(theirs) for name, theirs in by_gadget.items()},
-            is_clean="" not in by_gadget,
+            has_strays=any(isinstance(rule, Stray) for rule in rules),
         )
 
     def amended(self, before: Collection[Rule], after: frozenset[Rule]) -> _Known:
@@ -154,7 +159,7 @@ class _Known:
             else:
                 by_gadget.pop(name, None)
         rules = self.rules.difference(before).union(after)
-        return _Known(self.generation + 1, rules, by_gadget, is_clean=True)
+        return _Known(self.generation + 1, rules, by_gadget, has_strays=False)
 
 
 def _gadget(rule: Rule) -> str:

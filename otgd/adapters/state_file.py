@@ -94,8 +94,7 @@ class StateFile:
         temporary = self.directory / f".{STATE}.new"
         try:
             with temporary.open("w", encoding="utf-8") as file:
-                json.dump(state, file, indent=1)
-                file.write("\n")
+                file.write(json.dumps(state) + "\n")
                 os.fchmod(file.fileno(), FILE_MODE)
             temporary.replace(self.path)
         except OSError as err:

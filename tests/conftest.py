@@ -7,6 +7,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.lab.namespaces import private_network
 
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 IN_CI = bool(os.environ.get("CI"))
+
+# How long an example takes says more of what else the machine does than of the program.
+settings.register_profile("otgd", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("otgd")
 
 
 def need(condition: object, what: str) -> None:

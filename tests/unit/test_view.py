@@ -78,14 +78,23 @@ def test_an_unplug_is_served_at_a_glance(bench: Bench) -> None:
 def test_nothing_named_is_nothing_to_do(bench: Bench) -> None:
     report = bench.run()
 
-    assert report.gadgets == frozenset()
+    assert report.idle
     assert report.applied == ()
+
+
+def test_an_event_that_tells_nothing_new_is_idle_and_trouble_is_not(bench: Bench) -> None:
+    bench.kernel.change(bench.usb1, up=True)  # as it was
+    assert bench.run().idle
+
+    bench.kernel.change(bench.usb1, up=False)
+    assert not bench.run().idle
+    assert bench.kernel.links[bench.usb1].up
 
 
 def test_a_link_that_came_and_went_is_nothing(bench: Bench) -> None:
     bench.kernel.unplug(bench.plug(2))
 
-    assert bench.run().gadgets == frozenset()
+    assert bench.run().idle
 
 
 def test_a_rule_that_somebody_took_is_put_back_at_a_glance(bench: Bench) -> None:

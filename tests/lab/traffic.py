@@ -1,4 +1,4 @@
-"""Packets between the lab's machines: one echo, a never-ending ping, a TCP transfer.
+"""Packets between the lab's machines: one echo, a never-ending ping, TCP, who asks for DHCP.
 
 Everything is a plain socket opened inside a namespace, so a test can send every few milliseconds
 without starting a program.
@@ -12,6 +12,7 @@ import socket
 import struct
 import threading
 import time
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import count, pairwise
 from typing import TYPE_CHECKING
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 _ECHO_REQUEST = 8
 _ECHO_REPLY = 0
+ETH_P_IP = 0x0800
+DHCP_SERVER_PORT = 67  # RFC 2131, section 4.1
+TCP_PATIENCE_S = 30
 _identifiers = count(os.getpid())
 
 
@@ -191,3 +195,74 @@ def tcp_transfer(
             answer = b"".join(iter(lambda: sock.recv(65536), b""))
         thread.join()
     return Transfer(intact=answer == hashlib.sha256(content).digest() + content, client=seen[0])
+
+
+class Conversation:
+    """One TCP connection from *client* to *address* in *server*, which says everything back."""
+
+    def __init__(self, client: Namespace, server: Namespace, address: str) -> None:
+        with ExitStack() as stack:
+            with server.entered():
+                listener = stack.enter_context(socket.create_server((address, 0)))
+            with client.entered():
+                self._near = stack.enter_context(socket.socket())
+            for each in (listener, self._near):
+                each.settimeout(TCP_PATIENCE_S)
+            self._near.connect(listener.getsockname())
+            self._far, (self.seen_as, _) = listener.accept()
+            stack.enter_context(self._far)
+            self._far.settimeout(TCP_PATIENCE_S)
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def goes_on(self) -> bool:
+        """Tell whether what is said now arrives at the far end and comes back unchanged."""
+        word = os.urandom(64)
+        try:
+            self._near.sendall(word)
+            self._far.sendall(self._far.recv(len(word), socket.MSG_WAITALL))
+            return self._near.recv(len(word), socket.MSG_WAITALL) == word
+        except OSError:
+            return False
+
+
+class DhcpWatch:
+    """Hears every request for an address that arrives in *namespace*, from the first one on."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        with namespace.entered():
+            self._sock = socket.socket(
+                socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, socket.htons(ETH_P_IP)
+            )
+        self._heard = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._sock.close()
+
+    def requests(self) -> int:
+        """Count the requests so far."""
+        with suppress(BlockingIOError):
+            while True:
+                packet = self._sock.recv(2048)
+                header_bytes = (packet[0] & 0x0F) * 4
+                (port,) = struct.unpack_from("!H", packet, header_bytes + 2)
+                self._heard += (packet[9], port) == (socket.IPPROTO_UDP, DHCP_SERVER_PORT)
+        return self._heard

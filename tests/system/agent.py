@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 NAME = "otgd-test"
-TIMEOUT_S = 300
+TIMEOUT_S = 1200
 
 
 def open_port() -> int:

@@ -13,9 +13,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.lab.deadline import until
 from tests.lab.namespaces import Namespace, run
 from tests.system.booted_system import BootedSystem, Completed
+from tests.system.deadline import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MAKE_ROOT = Path(__file__).resolve().parents[2] / "packaging" / "lib" / "make-root.sh"
 
 BOOTED = {"running", "degraded"}
+BOOT_S = 180
 _POWER_OFF = signal.SIGRTMIN + 4  # systemd(1), "SIGNALS"
 
 _ENVIRONMENT = {
@@ -161,7 +162,9 @@ def _start_nspawn(root: Path, *, name: str, cgroup: Path, log: Path) -> subproce
 
 def _await_boot(container: Container) -> None:
     state = ("systemctl", "is-system-running")
-    until(lambda: container.attempt(*state).out.strip() in BOOTED, 60, what=lambda: "not booted")
+    until(
+        lambda: container.attempt(*state).out.strip() in BOOTED, BOOT_S, what=lambda: "not booted"
+    )
     # PID 1 started before udevd, and libudev mutes a monitor opened while /run/udev/control is
     # missing and /dev is no devtmpfs, as in a container: without this no .device unit appears.
     container.run("systemctl", "daemon-reexec")
@@ -186,7 +189,7 @@ def booted(
         log = where / "console.log"
         nspawn = _start_nspawn(root, name=name, cgroup=cgroup, log=log)
         try:
-            pid = until(lambda: _first_process(nspawn), 15, what=log.read_text)
+            pid = until(lambda: _first_process(nspawn), what=log.read_text)
             container = Container(pid)
             _await_boot(container)
             yield container

@@ -9,8 +9,8 @@ import json
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from tests.lab.deadline import until
 from tests.lab.topology import Lab, config_text, mac
+from tests.system.deadline import until
 
 if TYPE_CHECKING:
     from tests.system.container import Container
@@ -27,7 +27,7 @@ def names_list(*numbers: int) -> str:
 
 def container_config(*, count: int = 4) -> str:
     """Write the lab's config for a machine where udev runs."""
-    text = config_text(backend="auto", count=count)
+    text = config_text(backend="auto", count=count, service="resync_s = 3600")
     return text.replace('source = "kernel"', 'source = "auto"')
 
 
@@ -72,10 +72,9 @@ class Host(Lab):
         unit = ("otgd.service", "ActiveState")
         until(
             lambda: self.system.unit(*unit) == "active",
-            15,
             what=lambda: self.system.attempt("systemctl", "status", "otgd.service").out,
         )
 
-    def await_online(self, n: int, deadline_s: float = 10) -> None:
+    def await_online(self, n: int) -> None:
         """Wait until gadget *n* reaches the host and the uplink's far side."""
-        until(lambda: self.online(n), deadline_s, what=lambda: (self.status(), self.links()))
+        until(lambda: self.online(n), what=lambda: (self.status(), self.links()))

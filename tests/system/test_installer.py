@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lab.deadline import until
-from tests.lab.topology import FAR_SIDE
-from tests.lab.traffic import PingStream
+from tests.lab.topology import FAR_SIDE, HOST_UPLINK
+from tests.lab.traffic import Conversation, PingStream
 from tests.system.conftest import boot_host, run_installer
+from tests.system.deadline import until
 from tests.system.host import CONFIG
 from tests.system.test_package import everything_named_otgd
 
@@ -35,12 +35,17 @@ def test_second_run_keeps_traffic_and_config(host: Host) -> None:
     host.await_online(1)
     config = (host.system.root / CONFIG.lstrip("/")).read_text()
     before = host.pid
-    with PingStream(host.guest(1), FAR_SIDE) as stream:
+    with (
+        Conversation(host.guest(1), host.internet, FAR_SIDE) as conversation,
+        PingStream(host.guest(1), FAR_SIDE) as stream,
+    ):
+        assert conversation.seen_as == HOST_UPLINK  # masqueraded
         until(lambda: stream.answers > 10)
         start = time.monotonic()
         run_installer(host.system)
         host.await_active()
         assert stream.lost_since(start) == []
+        assert conversation.goes_on()
     assert host.pid != before
     assert (host.system.root / CONFIG.lstrip("/")).read_text() == config
 

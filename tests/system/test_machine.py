@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lab.deadline import until
 from tests.lab.topology import host_address, mac
 from tests.system.conftest import bootable
-from tests.system.machine import running
+from tests.system.deadline import until
+from tests.system.machine import PATIENCE_S, running
 from tests.system.zeros import ECM, G_ETHER, NCM, RNDIS, Function, Zeros, plugged_at_boot
 
 if TYPE_CHECKING:
@@ -24,14 +24,11 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.timeout(3600)  # the first one builds what is not in the cache
 
-PATIENCE_S = 120
-"""Software emulation makes Python some fifteen times slower."""
-
 LONG = bool(os.environ.get("OTGD_LONG"))
 """Whether to do what takes half an hour as well."""
 
 FIRST_PLUGS = 40 if LONG else 3
-COLD_BOOTS = 20 if LONG else 1
+COLD_BOOTS = 20 if LONG else 2
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +58,17 @@ def await_driver(zeros: Zeros, n: int, driver: str) -> None:
 def await_absent(machine: BootedSystem, n: int) -> None:
     until(lambda: f"ethusb{n}" not in machine.links(), PATIENCE_S)
     until(lambda: "10.0.11" not in machine.run("nft", "list", "ruleset"), PATIENCE_S)
+
+
+def await_unloaded(machine: BootedSystem) -> None:
+    """Take the drivers out as soon as nothing uses them, first those that use cdc_ether's code."""
+    unload = ("modprobe", "--remove", "cdc_subset", "cdc_ncm", "rndis_host", "cdc_ether")
+
+    def fault() -> str:
+        return machine.attempt(*unload).err + machine.attempt("lsmod").out
+
+    until(lambda: machine.attempt(*unload).code == 0, PATIENCE_S, what=fault)
+    assert not re.search(r"^cdc_(ether|subset) ", machine.run("lsmod"), re.MULTILINE)
 
 
 @pytest.mark.parametrize("function", [ECM, RNDIS, NCM], ids=lambda function: function.name)
@@ -100,14 +108,13 @@ def test_gadgets_own_end_is_left_alone(zeros: Zeros) -> None:
 
 def test_first_plug_never_shows_a_random_mac(zeros: Zeros) -> None:
     """By loading order alone, with both drivers out: cdc_subset wants the same device."""
-    unload = ("modprobe", "--remove", "cdc_subset", "rndis_host", "cdc_ether")
     zeros.plug(2, G_ETHER)
     try:
         for _ in range(FIRST_PLUGS):
             await_online(zeros, 2)
             await_driver(zeros, 2, "cdc_ether")
             zeros.pull(2)
-            until(lambda: zeros.machine.attempt(*unload).code == 0, PATIENCE_S)  # when it is gone
+            await_unloaded(zeros.machine)
             zeros.plug_again(2)
     finally:
         zeros.scrap(2)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from otgd.cli import main
-from tests.lab.deadline import until
 from tests.lab.topology import FAR_SIDE, config_text, guest_address, host_address
 from tests.lab.traffic import ping
 from tests.system.conftest import rest
+from tests.system.deadline import until
 from tests.system.host import Host
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lab.deadline import until
 from tests.lab.namespaces import run
-from tests.lab.topology import FAR_SIDE
-from tests.lab.traffic import PingStream
+from tests.lab.topology import FAR_SIDE, HOST_UPLINK
+from tests.lab.traffic import Conversation, PingStream
 from tests.system.conftest import apt_install, boot_host
+from tests.system.deadline import until
 from tests.system.host import CONFIG
 
 if TYPE_CHECKING:
@@ -89,13 +89,18 @@ def test_upgrade_keeps_traffic_and_config(host: Host, newer_deb: Path) -> None:
     host.await_online(1)
     config = (host.system.root / CONFIG.lstrip("/")).read_text()
     before = host.pid
-    with PingStream(host.guest(1), FAR_SIDE) as stream:
+    with (
+        Conversation(host.guest(1), host.internet, FAR_SIDE) as conversation,
+        PingStream(host.guest(1), FAR_SIDE) as stream,
+    ):
+        assert conversation.seen_as == HOST_UPLINK  # masqueraded
         until(lambda: stream.answers > 10)
         start = time.monotonic()
         apt_install(host.system, newer_deb)
         host.await_active()
         until(lambda: time.monotonic() > start + 2)
         assert stream.lost_since(start) == []
+        assert conversation.goes_on()
     assert host.pid != before
     assert (host.system.root / CONFIG.lstrip("/")).read_text() == config
     assert host.system.run("dpkg-query", "--show", "--showformat=${Version}", "otgd")[:3] == "99."

@@ -14,13 +14,13 @@ import pytest
 
 from otgd.cli import program
 from tests.conftest import need
-from tests.lab.deadline import until
 from tests.lab.namespaces import run
 from tests.lab.topology import FAR_SIDE
 from tests.system.conftest import DEPENDS, REPOSITORY, SYSTEM, System, apt_install, need_containers
 from tests.system.container import make_root
+from tests.system.deadline import until
 from tests.system.image import make_image
-from tests.system.machine import running
+from tests.system.machine import PATIENCE_S, running
 from tests.system.zeros import INTERNET
 
 if TYPE_CHECKING:
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
     from tests.system.booted_system import BootedSystem
     from tests.system.conftest import Boot
-
-PATIENCE_S = 180
-"""The guest boots in software emulation, beside its host."""
 
 HOST_PACKAGES = ("avahi-daemon", "libnss-mdns", "openssh-client", "systemd-container")
 GUEST_PACKAGES = ("avahi-daemon", "netplan.io", "network-manager", "openssh-server")

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lab.deadline import until
 from tests.lab.topology import FAR_SIDE
 from tests.lab.traffic import PingStream
+from tests.system.deadline import until
 from tests.system.host import CONFIG, container_config
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def test_killed_daemon_comes_back_and_catches_up(host: Host) -> None:
         host.system.run("kill", "-KILL", str(host.pid))
         host.unplug(2)
         host.plug(3)
-        host.await_online(3, 20)
+        host.await_online(3)
         assert stream.lost_since(start) == []
     assert host.system.unit("otgd.service", "NRestarts") == "1"
     until(lambda: host.gadget("ethusb2")["state"] == "absent")
@@ -143,7 +143,7 @@ def test_hanging_daemon_is_replaced_by_the_watchdog(host: Host) -> None:
     hanging = host.pid
     host.system.run("kill", "-STOP", str(hanging))
     host.plug(1)
-    host.await_online(1, 30)
+    host.await_online(1)
     assert host.pid != hanging
     # SIGABRT, systemd.service(5), WatchdogSec=; a stopped process cannot heed it, so SIGKILL.
     log = host.system.run("journalctl", "-u", "otgd.service", "-o", "cat")

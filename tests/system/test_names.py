@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lab.deadline import until
 from tests.lab.topology import mac
 from tests.system.conftest import rest
-from tests.system.host import NAMES, NEW_NAMES, names_list
+from tests.system.deadline import until
+from tests.system.host import CONFIG, NAMES, NEW_NAMES, container_config, names_list
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,8 +22,18 @@ pytestmark = pytest.mark.timeout(1200)  # the first one builds what is not in th
 LINK_FILES = "run/systemd/network"
 
 
-def link_files(host: Host) -> set[str]:
-    return {path.name for path in (host.system.root / LINK_FILES).glob("*otgd*.link")}
+def link_files(root: Path) -> set[str]:
+    return {path.name for path in (root / LINK_FILES).glob("*otgd*.link")}
+
+
+def of_gadgets(*numbers: int) -> set[str]:
+    """Return the names of both .link files of each of these gadgets."""
+    return {f"{order}-otgd-ethusb{n}.link" for n in numbers for order in (70, 71)}
+
+
+def await_helper(host: Host) -> None:
+    """Wait until what reads the list has come to rest."""
+    until(lambda: host.system.unit("otgd-names.service", "ActiveState") == "inactive")
 
 
 def test_udev_gives_a_listed_link_its_name_without_otgd(host: Host) -> None:
@@ -51,7 +61,7 @@ def test_unlisted_link_keeps_its_name_and_has_no_mark(host: Host) -> None:
 def test_last_of_many_changes_is_in_force(host: Host) -> None:
     for n in range(1, 16):
         host.system.write(NEW_NAMES, names_list(n, n + 1))
-    until(lambda: link_files(host) == {"70-otgd-ethusb15.link", "70-otgd-ethusb16.link"})
+    until(lambda: link_files(host.system.root) == of_gadgets(15, 16))
     assert (host.system.root / NAMES.lstrip("/")).read_text() == names_list(15, 16)
 
 
@@ -68,13 +78,13 @@ def test_last_of_many_changes_is_in_force(host: Host) -> None:
 )
 def test_only_well_formed_lines_are_believed(host: Host, line: str) -> None:
     host.system.write(NEW_NAMES, names_list(1) + line + "\n")
-    until(lambda: link_files(host) == {"70-otgd-ethusb1.link"})
-    until(lambda: host.system.unit("otgd-names.service", "ActiveState") == "inactive")
+    until(lambda: link_files(host.system.root) == of_gadgets(1))
+    await_helper(host)
     log = host.system.run(
         "journalctl", "-b", "-u", "otgd-names.service", "-o", "cat", "-p", "warning"
     )
     assert log.splitlines() == [f"{NAMES}:2: refused"]
-    assert link_files(host) == {"70-otgd-ethusb1.link"}
+    assert link_files(host.system.root) == of_gadgets(1)
 
 
 def test_names_of_the_last_time_are_there_before_udevd(boot: Boot, installed: System) -> None:
@@ -88,10 +98,28 @@ def test_names_of_the_last_time_are_there_before_udevd(boot: Boot, installed: Sy
         written_us = int(container.unit("otgd-names-boot.service", key))
         udevd_us = int(container.unit("systemd-udevd.service", "ExecMainStartTimestampMonotonic"))
         assert 0 < written_us < udevd_us
-        assert len(list((container.root / LINK_FILES).glob("70-otgd-*.link"))) == 4
+        assert link_files(container.root) == of_gadgets(1, 2, 3, 4)
 
 
 def test_otgd_lists_the_gadgets_of_its_config(host: Host) -> None:
     listed = host.system.root / NAMES.lstrip("/")
     until(lambda: listed.exists() and listed.read_text() == names_list(1, 2, 3, 4))
-    until(lambda: len(link_files(host)) == 4)
+    until(lambda: link_files(host.system.root) == of_gadgets(1, 2, 3, 4))
+
+
+def test_reloaded_names_hold_for_a_plugged_link_and_for_udev(host: Host) -> None:
+    host.plug(1)
+    host.await_online(1)
+    renamed = container_config().replace("ethusb{n}", "zero{n}")
+    host.system.write(CONFIG, renamed)
+    host.system.run("systemctl", "reload", "otgd.service")
+    until(lambda: "zero1" in host.links(), what=host.links)
+    assert host.addresses("zero1") == ["10.0.11.1/24"]
+    assert host.online(1)
+    wanted = {f"{order}-otgd-zero{n}.link" for n in (1, 2, 3, 4) for order in (70, 71)}
+    until(lambda: link_files(host.system.root) == wanted, what=lambda: link_files(host.system.root))
+    await_helper(host)
+    host.unplug(1)
+    host.system.run("systemctl", "stop", "otgd.service")
+    host.plug(1)
+    until(lambda: "zero1" in host.links(), what=host.links)

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from otgd.errors import PermanentError, TransientError
 from otgd.firewall.nft import FAMILIES, TABLE, amendment, lay_out, parse, read_back, transition
-from otgd.firewall.ruleset import changed
+from otgd.firewall.ruleset import changed, way_out
 from otgd.model import Quarantine, Stray
 from otgd.netlink.nfnetlink import NETLINK_NETFILTER, NfTables
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from ipaddress import IPv4Network
 
     from otgd.firewall.nft import Table
     from otgd.model import Rule
@@ -78,7 +79,7 @@ class NftablesFirewall:
             laid_out = lay_out(changed(read_back(held), remove=remove, add=add))
             return transition(held, laid_out), None
         # Without strays the tables are what our rules make of them; they need not be listed.
-        gadgets = {_gadget(rule) for rule in (*remove, *add)}
+        gadgets = {_gadget(rule) for rule in (*remove, *add)} | known.competitors(add)
         if "" not in gadgets:
             mine = [rule for name in gadgets for rule in known.by_gadget.get(name, ())]
             others = len(known.rules) - len(known.by_gadget.get("", ())) > len(mine)
@@ -129,12 +130,14 @@ class _Known:
     """What the tables hold at a generation.
 
     Attributes:
+        gadgets_by_way: who is masqueraded, by subnet and uplink.
         has_strays: there is more, or less, in them than these rules make.
     """
 
     generation: int
     rules: frozenset[Rule]
     by_gadget: dict[str, frozenset[Rule]]
+    gadgets_by_way: dict[tuple[IPv4Network, str], str]
     has_strays: bool
 
     @classmethod
@@ -146,8 +149,14 @@ class _Known:
             generation,
             rules,
             {name: frozenset(theirs) for name, theirs in by_gadget.items()},
+            _by_way(rules),
             has_strays=any(isinstance(rule, Stray) for rule in rules),
         )
+
+    def competitors(self, add: Collection[Rule]) -> set[str]:
+        """Return the gadgets that lose their masquerade to one of the rules."""
+        ways = (way_out(rule) for rule in add)
+        return {self.gadgets_by_way[way] for way in ways if way in self.gadgets_by_way}
 
     def amended(self, before: Collection[Rule], after: frozenset[Rule]) -> _Known:
         """Return what is known one transaction later; the old value is of no use any more."""
@@ -158,8 +167,16 @@ class _Known:
                 by_gadget[name] = theirs
             else:
                 by_gadget.pop(name, None)
+        by_way = self.gadgets_by_way
+        for way in _by_way(before):
+            by_way.pop(way, None)
+        by_way |= _by_way(after)
         rules = self.rules.difference(before).union(after)
-        return _Known(self.generation + 1, rules, by_gadget, has_strays=False)
+        return _Known(self.generation + 1, rules, by_gadget, by_way, has_strays=False)
+
+
+def _by_way(rules: Collection[Rule]) -> dict[tuple[IPv4Network, str], str]:
+    return {way: _gadget(rule) for rule in rules if (way := way_out(rule))}
 
 
 def _gadget(rule: Rule) -> str:

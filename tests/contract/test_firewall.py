@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -209,6 +210,32 @@ def test_a_link_passes_from_one_gadget_to_another(firewall: FirewallPort) -> Non
     put(firewall, first)
     firewall.apply(remove=[first], add=[second])
     assert firewall.observe() == {second}
+
+
+def test_a_subnet_stays_masqueraded_when_its_gadget_is_renamed(firewall: FirewallPort) -> None:
+    before = Masquerade(gadget="old", subnet=subnet(1), uplink="eth0")
+    after = Masquerade(gadget="new", subnet=subnet(1), uplink="eth0")
+    put(firewall, before, *gadget(2))
+
+    put(firewall, after)
+    assert firewall.observe() == {after, *gadget(2)}
+    firewall.apply(remove=[before], add=())
+
+    assert firewall.observe() == {after, *gadget(2)}
+    if isinstance(firewall, NftablesFirewall):
+        assert NftablesFirewall().observe() == firewall.observe()  # what it knows is so
+
+
+def test_two_gadgets_swap_their_subnets(firewall: FirewallPort) -> None:
+    one, two = masquerade(1), masquerade(2)
+    put(firewall, one, two)
+
+    swapped = {replace(one, subnet=two.subnet), replace(two, subnet=one.subnet)}
+    put(firewall, *swapped)
+
+    assert firewall.observe() == swapped
+    if isinstance(firewall, NftablesFirewall):
+        assert NftablesFirewall().observe() == swapped
 
 
 def test_a_stray_is_removed_by_asking_for_it(firewall: FirewallPort) -> None:

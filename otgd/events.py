@@ -31,6 +31,7 @@ class Kind(Enum):
     GADGET_BLOCKED = ("01f84aadf8bc47eeb706d94bfa459a13", Priority.WARNING)
     GADGET_FAILED = ("1e4fe58274344b548272d7575054a14c", Priority.ERR)
     GADGET_UNPLUGGED = ("05f7a58ae8dc412e89af3ac3a70c3eab", Priority.INFO)
+    GADGET_RECOGNIZED = ("a4fd71cf6b994ad4a8a4824d04b86828", Priority.NOTICE)
     GUEST_LOST = ("47df9cbfeedd4f6d88621e09defad35e", Priority.WARNING)
     GUEST_FOUND = ("18a38e9474af46e89f4891886bca7039", Priority.INFO)
     LINK_STUCK = ("151af3bfb9eb4f8188a05fcdbb7ca920", Priority.WARNING)

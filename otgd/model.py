@@ -2,7 +2,8 @@
 
 Knows nothing of kernels, files or libraries. *Desired* comes from the config, *observed* from the
 kernel, a *plan* leads from the second to the first, a *report* tells how far it got.
-Identity is the MAC in desired values and the ifindex in observed values and actions, never a name.
+Identity is a sign (MAC, USB serial, port) in desired values and the ifindex in observed values and
+actions, never a name.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ class GadgetSpec:
 
     Attributes:
         name: the link's name on the host, for example ``ethusb1``.
-        mac: the host end's MAC (``g_ether.host_addr``), lower case, colons.
+        mac: the host end's MAC (``g_ether.host_addr``), lower case, colons; None if not known.
+        serial: the USB device's serial number, if it is known by that.
+        port: the USB port path (``1-1.2``), if it is known by that. One of the three is given.
         host: the host's address with its prefix length.
         guest: the guest's address, in the same subnet.
         masquerade: whether the guest may reach the uplink.
@@ -40,7 +43,9 @@ class GadgetSpec:
     """
 
     name: str
-    mac: str
+    mac: str | None = None
+    serial: str | None = None
+    port: str | None = None
     host: IPv4Interface
     guest: IPv4Address
     masquerade: bool = True
@@ -178,6 +183,7 @@ class ObservedLink:
         mac: lower case, colons; empty where the link has none.
         driver: the sysfs driver, or the rtnetlink kind of a virtual link; empty if neither.
         port: the USB port path (``1-1.2``); empty for anything that is not on USB.
+        serial: the USB device's serial number (iSerialNumber); often empty.
         up: the administrative flag, IFF_UP.
         carrier: whether the far end is there (IFF_LOWER_UP).
         random_mac: the driver made the MAC up (``addr_assign_type`` is NET_ADDR_RANDOM).
@@ -190,6 +196,7 @@ class ObservedLink:
     mac: str
     driver: str = ""
     port: str = ""
+    serial: str = ""
     up: bool = False
     carrier: bool = False
     addresses: tuple[ObservedAddress, ...] = ()
@@ -455,7 +462,11 @@ class Blocked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnknownLink:
-    """A link of a gadget driver that is nobody's, and why."""
+    """A link of a gadget driver that is nobody's, and why.
+
+    Attributes:
+        rival_of: the gadget that it says it is, and another link is or may be, too.
+    """
 
     ifindex: int
     ifname: str
@@ -463,6 +474,8 @@ class UnknownLink:
     driver: str
     port: str
     reason: str
+    serial: str = ""
+    rival_of: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

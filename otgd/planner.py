@@ -3,7 +3,7 @@
 ``make_plan`` looks at nothing but its two arguments. It is used twice in every pass: before, to
 know what to do, and after, to verify: converged means an empty plan. In order:
 
-1. *identify*: which link is which gadget (by MAC), which links are nobody's;
+1. *identify*: which link is which gadget (by MAC, serial or port), which links are nobody's;
 2. *choose the uplink*;
 3. *block*: gadgets that cannot have their network now, each with one reason;
 4. *compare* what the rest should have with what is there, in the order that is safe.
@@ -15,6 +15,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from otgd.identity import Directory, Sign, signs_of
 from otgd.model import (
     Action,
     AddAddress,
@@ -74,7 +75,8 @@ def make_plan(desired: DesiredState, observed: ObservedState) -> Plan:
         and not identified.block(spec, _unenforceable(spec, observed))
     }
     renames = _rename(present, observed, identified)
-    rules = frozenset(_rules(present.values(), uplink, unknown, desired))
+    outcasts = frozenset(identified.evicted.get(link.ifindex, link.ifname) for link in unknown)
+    rules = frozenset(_rules(present.values(), uplink, outcasts, desired))
 
     for spec in present.values():
         if observed.firewall_fault:
@@ -86,13 +88,17 @@ def make_plan(desired: DesiredState, observed: ObservedState) -> Plan:
             identified.block(spec, fault, Aspect.UPLINK)
 
     links = {link.ifindex: link for link in observed.links}
+    wanted = {spec.host for spec in present.values()}
+    removals = list(_deconfigure(present, observed))
     steps: list[Action] = [
         *_add_rules(rules, observed),
         *_forward(present.values(), observed),
         *_passage(desired, observed),
         *renames,
+        # An address that moves to another link is never on both.
+        *(step for step in removals if step.interface in wanted),
         *_configure(present, links),
-        *_deconfigure(present, observed),
+        *(step for step in removals if step.interface not in wanted),
         *_quarantine(unknown, links, desired),
         *_remove_rules(rules, observed),
     ]
@@ -111,12 +117,16 @@ def make_plan(desired: DesiredState, observed: ObservedState) -> Plan:
 
 @dataclass(slots=True)
 class _Identified:
-    """Which link is which; *blocked* grows as reasons are found."""
+    """Which link is which; *blocked* grows as reasons are found.
+
+    *evicted* are new names, by ifindex, of links that hold the name of a gadget they are not.
+    """
 
     bound: list[tuple[GadgetSpec, ObservedLink]] = field(default_factory=list)
     unknown: list[UnknownLink] = field(default_factory=list)
     blocked: list[Blocked] = field(default_factory=list)
     excluded_from_uplink: set[int] = field(default_factory=set)
+    evicted: dict[int, str] = field(default_factory=dict)
 
     def block(self, spec: GadgetSpec, reason: str, aspect: Aspect = Aspect.LINK) -> bool:
         """Note why *spec* is blocked; an empty reason blocks nothing. Tell whether it is."""
@@ -126,23 +136,23 @@ class _Identified:
 
 
 def _identify(desired: DesiredState, observed: ObservedState) -> _Identified:
-    """Bind each gadget to the link with its MAC; a MAC on two links is nobody's silently."""
+    """Bind each gadget to the link that is known to be it; of two, neither is silently."""
     identified = _Identified()
-    by_mac: dict[str, list[ObservedLink]] = defaultdict(list)
+    directory = Directory(desired.gadgets)
+    claimants: dict[str, dict[Sign, list[ObservedLink]]] = defaultdict(lambda: defaultdict(list))
     for link in observed.links:
-        if link.driver in desired.drivers:
-            by_mac[link.mac].append(link)
+        if link.driver not in desired.drivers:
+            continue
+        if claim := directory.claim(link):
+            spec, sign = claim
+            claimants[spec.name][sign].append(link)
+            identified.excluded_from_uplink.add(link.ifindex)
+        else:
+            identified.unknown.append(_unknown(link, _nobodys(link)))
 
     for spec in desired.gadgets:
-        claimants = by_mac.pop(spec.mac, [])
-        identified.excluded_from_uplink |= {link.ifindex for link in claimants}
-        _bind(spec, claimants, identified)
-
-    for link in (link for links in by_mac.values() for link in links):
-        reason = "no entry of the config has its MAC"
-        if link.random_mac:
-            reason += f", which {link.driver} made up"
-        identified.unknown.append(_unknown(link, reason))
+        if spec.name in claimants:
+            _bind(spec, claimants[spec.name], identified)
     if desired.unknown is UnknownPolicy.BLOCK:
         identified.excluded_from_uplink |= {
             link.ifindex for link in identified.unknown if not _is_named_uplink(link, desired)
@@ -150,12 +160,28 @@ def _identify(desired: DesiredState, observed: ObservedState) -> _Identified:
     return identified
 
 
-def _bind(spec: GadgetSpec, claimants: list[ObservedLink], identified: _Identified) -> None:
-    incumbents = [link for link in claimants if _holds(link, spec)]
-    candidates = incumbents if len(incumbents) == 1 else claimants
+def _nobodys(link: ObservedLink) -> str:
+    """Say why no gadget has the link; what the config holds must not change a word of it."""
+    has = [Sign.MAC, *([Sign.SERIAL] if link.serial else []), *([Sign.PORT] if link.port else [])]
+    made_up = f"; {link.driver} made the MAC up" if link.random_mac else ""
+    return f"no entry of the config has its {' or '.join(sign.words for sign in has)}{made_up}"
+
+
+_CURES = {
+    Sign.MAC: "unplug one or give it a MAC of its own",
+    Sign.SERIAL: "unplug one or give it a serial of its own",
+    Sign.PORT: "match one of them by its MAC",
+}
+
+
+def _bind(
+    spec: GadgetSpec, claimants: dict[Sign, list[ObservedLink]], identified: _Identified
+) -> None:
+    """Bind the one claimant with the best sign; where there are more, the one that we served."""
+    best = next(sign for sign in Sign if sign in claimants)
+    incumbents = [link for link in claimants[best] if _holds(link, spec)]
+    candidates = incumbents if len(incumbents) == 1 else claimants[best]
     match candidates:
-        case []:
-            return
         case [link] if link.initialized or incumbents:
             identified.bound.append((spec, link))
         case [link]:
@@ -163,13 +189,17 @@ def _bind(spec: GadgetSpec, claimants: list[ObservedLink], identified: _Identifi
             identified.block(spec, reason, Aspect.PENDING)
         case _:
             both = " and ".join(f"{link.ifname} (ifindex {link.ifindex})" for link in candidates)
-            reason = f"MAC {spec.mac} is on {both}; unplug one or give it a MAC of its own"
+            reason = f"{best.words} {signs_of(spec)[best]} is on {both}; {_CURES[best]}"
             identified.block(spec, reason)
-    if len(claimants) > 1:
-        for link in claimants:
-            if [link] != candidates:
-                reason = f"its MAC is also that of another link, and belongs to {spec.name}"
-                identified.unknown.append(_unknown(link, reason))
+    for sign, links in claimants.items():
+        if sign is best:
+            reason = f"its {sign.words} is also that of another link, and belongs to {spec.name}"
+        else:
+            reason = f"its {sign.words} belongs to {spec.name}, but another link has the "
+            reason += f"{best.words} of {spec.name}, which counts for more"
+        identified.unknown += [
+            _unknown(link, reason, rival_of=spec.name) for link in links if [link] != candidates
+        ]
 
 
 def _holds(link: ObservedLink, spec: GadgetSpec) -> bool:
@@ -177,7 +207,7 @@ def _holds(link: ObservedLink, spec: GadgetSpec) -> bool:
     return any(address.owned and address.interface == spec.host for address in link.addresses)
 
 
-def _unknown(link: ObservedLink, reason: str) -> UnknownLink:
+def _unknown(link: ObservedLink, reason: str, *, rival_of: str = "") -> UnknownLink:
     return UnknownLink(
         ifindex=link.ifindex,
         ifname=link.ifname,
@@ -185,6 +215,8 @@ def _unknown(link: ObservedLink, reason: str) -> UnknownLink:
         driver=link.driver,
         port=link.port,
         reason=reason,
+        serial=link.serial,
+        rival_of=rival_of,
     )
 
 
@@ -267,6 +299,7 @@ def _rename(
     links = {link.ifindex: link for link in observed.links}
     holders = {name: link for link in observed.links for name in (link.ifname, *link.altnames)}
     movers = {i: spec for i, spec in present.items() if links[i].ifname != spec.name}
+    evictions = _evict(movers, holders, identified)
     while stuck := [i for i, spec in movers.items() if _taken(spec.name, i, holders, movers)]:
         for ifindex in stuck:
             spec = movers.pop(ifindex)
@@ -277,7 +310,26 @@ def _rename(
             )
             reason = f"the name {spec.name} is taken by ifindex {holder.ifindex}{alias}"
             identified.block(spec, reason)
-    return _order_renames(movers, links, holders)
+    return [*evictions, *_order_renames(movers, links, holders)]
+
+
+def _evict(
+    movers: dict[int, GadgetSpec],
+    holders: dict[str, ObservedLink],
+    identified: _Identified,
+) -> list[Action]:
+    """Take a gadget's name off a link that lost the gadget to another; it was given in error."""
+    steps: list[Action] = []
+    wanted = {spec.name for spec in movers.values()}
+    for rival in identified.unknown:
+        spare = f"otgd{rival.ifindex}"
+        if rival.rival_of and rival.ifname in wanted and spare not in holders:
+            steps.append(
+                RenameLink(gadget=rival.ifname, ifindex=rival.ifindex, old=rival.ifname, new=spare)
+            )
+            holders[spare] = holders.pop(rival.ifname)
+            identified.evicted[rival.ifindex] = spare
+    return steps
 
 
 def _taken(
@@ -322,7 +374,7 @@ def _order_renames(
 def _rules(
     present: Iterable[GadgetSpec],
     uplink: str,
-    unknown: tuple[UnknownLink, ...],
+    outcasts: Iterable[str],
     desired: DesiredState,
 ) -> Iterator[Rule]:
     for spec in present:
@@ -337,7 +389,7 @@ def _rules(
         if spec.masquerade and uplink:
             yield Masquerade(gadget=spec.name, subnet=spec.subnet, uplink=uplink)
     if desired.unknown is UnknownPolicy.BLOCK:
-        yield from (Quarantine(ifname=link.ifname) for link in unknown)
+        yield from (Quarantine(ifname=ifname) for ifname in outcasts)
 
 
 def _add_rules(rules: frozenset[Rule], observed: ObservedState) -> Iterator[Action]:

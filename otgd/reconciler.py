@@ -289,7 +289,8 @@ def _is_plain(plan: Plan, outcome: _Outcome) -> bool:
     A missing uplink is none: it is in the background, which is looked at as a whole.
     """
     blocked = any(blocked.aspect is not Aspect.UPLINK for blocked in plan.blocked)
-    return not (blocked or plan.steps or outcome.failures or outcome.held)
+    rivals = any(link.rival_of for link in plan.unknown)
+    return not (blocked or rivals or plan.steps or outcome.failures or outcome.held)
 
 
 def _is_rule(step: Action) -> bool:

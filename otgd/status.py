@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from otgd.describe import describe, slug
 from otgd.events import Event, Kind
+from otgd.identity import Sign, describe_signs, signs_of
 from otgd.model import Aspect, EnableForwarding, Masquerade, OpenPassage, SetLinkDown, gadget_of
 from otgd.reachability import Guest
 
@@ -50,6 +51,10 @@ class GadgetStatus:
 
     Attributes:
         reason: one sentence, never empty unless all that the config wants is there.
+        mac: of its link; while it is absent the one in the config, None where there is none.
+        known_by: the sign by which its link is known; None while it is absent.
+        last_mac: of the last link that it had.
+        mac_was: the MAC by which it was known before it had this link; empty if none is.
         ifindex: None while the gadget is absent.
         addresses: IPv4 addresses with prefix length.
         masquerade: whether a masquerade for it is in force.
@@ -60,11 +65,15 @@ class GadgetStatus:
     name: str
     state: State
     reason: str
-    mac: str
+    mac: str | None
     ifindex: int | None = None
     ifname: str = ""
     driver: str = ""
     port: str = ""
+    serial: str = ""
+    known_by: Sign | None = None
+    last_mac: str = ""
+    mac_was: str = ""
     addresses: tuple[str, ...] = ()
     masquerade: bool = False
     guest: Verdict | None = None
@@ -133,7 +142,8 @@ def make_status(
     Gadgets that the pass was not about are as they were *before*.
     """
     plan, observed = report.remaining, report.observed
-    same = {} if before is None or report.gadgets is None else before.by_name
+    were = before.by_name if before else {}
+    same = {} if report.gadgets is None else were.copy()
     for name in report.gadgets or ():
         same.pop(name, None)
     blocked: dict[str, dict[Aspect, str]] = {}
@@ -152,6 +162,7 @@ def make_status(
                 report,
                 blocked=blocked.get(spec.name, {}),
                 masqueraded=spec.name in masqueraded,
+                was=were.get(spec.name),
             )
             for spec in desired.gadgets
         ),
@@ -223,22 +234,37 @@ def _gadget(
     *,
     blocked: dict[Aspect, str],
     masqueraded: bool,
+    was: GadgetStatus | None,
 ) -> GadgetStatus:
     state, reason = _judge(spec, link, report, blocked)
+    last_mac = was.last_mac if was else ""
     if link is None:
-        return GadgetStatus(name=spec.name, state=state, reason=reason, mac=spec.mac)
+        return GadgetStatus(
+            name=spec.name, state=state, reason=reason, mac=spec.mac, last_mac=last_mac
+        )
+    same_link = was is not None and (was.ifindex, was.mac) == (link.ifindex, link.mac)
     return GadgetStatus(
         name=spec.name,
         state=state,
         reason=reason,
-        mac=spec.mac,
+        mac=link.mac,
         ifindex=link.ifindex,
         ifname=link.ifname,
         driver=link.driver,
         port=link.port,
+        serial=link.serial,
+        known_by=_sign(spec, link),
+        last_mac=link.mac,
+        mac_was=was.mac_was if was and same_link else last_mac or spec.mac or "",
         addresses=tuple(str(address.interface) for address in link.addresses),
         masquerade=masqueraded,
     )
+
+
+def _sign(spec: GadgetSpec, link: ObservedLink) -> Sign:
+    """Return the sign by which the link is known to be the gadget's."""
+    shown = {Sign.MAC: "" if link.random_mac else link.mac, Sign.SERIAL: link.serial}
+    return next((s for s, value in signs_of(spec).items() if shown.get(s) == value), Sign.PORT)
 
 
 def _judge(
@@ -247,7 +273,9 @@ def _judge(
     if Aspect.LINK in blocked:
         return State.BLOCKED, blocked[Aspect.LINK]
     if link is None:
-        return State.ABSENT, blocked.get(Aspect.PENDING, f"no link with MAC {spec.mac} is there")
+        return State.ABSENT, blocked.get(
+            Aspect.PENDING, f"no link with {describe_signs(spec)} is there"
+        )
     if trouble := _trouble(spec, report):
         return State.FAILED, trouble
     if Aspect.FIREWALL in blocked:
@@ -295,6 +323,7 @@ def events_between(old: Status | None, new: Status, report: Report) -> Iterator[
         was = were.get(gadget.name)
         if was is gadget:
             continue  # the pass was not about it
+        yield from _recognized(was, gadget)
         if was is None or was.identity != gadget.identity:
             yield from _gadget_event(was, gadget, report.remaining)
         elif new.uplink == before.uplink:  # else the steps are no repair, but follow it
@@ -367,6 +396,21 @@ def _gadget_event(was: GadgetStatus | None, now: GadgetStatus, plan: Plan) -> It
             yield _event(Kind.GADGET_CONFIGURED, now, text + reason)
 
 
+def _recognized(was: GadgetStatus | None, now: GadgetStatus) -> Iterator[Event]:
+    """Tell that a gadget came with another MAC than it had, and by what it is known all the same.
+
+    The same link is told once.
+    """
+    known_by = now.known_by
+    if known_by in (None, Sign.MAC) or now.mac_was in ("", now.mac):
+        return
+    if was is None or (was.ifindex, was.mac) != (now.ifindex, now.mac):
+        where = now.serial if known_by is Sign.SERIAL else now.port
+        text = f"{now.name}: known by its {known_by.words} {where}"
+        text += f"; its MAC is {now.mac}, was {now.mac_was}"
+        yield _event(Kind.GADGET_RECOGNIZED, now, text)
+
+
 def _repairs(gadget: GadgetStatus, report: Report) -> Iterator[Event]:
     """Tell what was put back for a gadget that was, and is, as it should be."""
     if gadget.state in (State.CONFIGURED, State.REACHABLE):
@@ -382,7 +426,7 @@ def _event(kind: Kind, gadget: GadgetStatus, message: str, state: State | None =
     fields = {
         "INTERFACE": gadget.ifname or gadget.name,
         "OTGD_GADGET": gadget.name,
-        "OTGD_MAC": gadget.mac,
+        "OTGD_MAC": gadget.mac or "",
         "OTGD_PORT": gadget.port,
         "OTGD_STATE": str(state or gadget.state),
         "OTGD_REASON": "" if state else gadget.reason,
@@ -427,6 +471,7 @@ def to_json(status: Status, report: Report, *, since: dict[str, str]) -> dict[st
                 "mac": link.mac,
                 "driver": link.driver,
                 "port": link.port or None,
+                "serial": link.serial or None,
                 "reason": link.reason,
             }
             for link in status.unknown
@@ -450,6 +495,8 @@ def gadget_facts(status: Status, since: dict[str, str]) -> list[dict[str, Any]]:
             "ifindex": gadget.ifindex,
             "driver": gadget.driver or None,
             "port": gadget.port or None,
+            "serial": gadget.serial or None,
+            "known_by": gadget.known_by and str(gadget.known_by),
             "addresses": list(gadget.addresses),
             "masquerade": gadget.masquerade,
             "since": since.get(gadget.name),

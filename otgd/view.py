@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from otgd.errors import OtgdError, TransientError
+from otgd.identity import Directory
 from otgd.model import DesiredState, ObservedState, Passage, Quarantine, Stray, UnknownPolicy
 
 if TYPE_CHECKING:
@@ -71,8 +72,9 @@ class View:
         self._ports = links, firewall, forwarding, passage
         self._desired = DesiredState()
         self._specs: dict[str, GadgetSpec] = {}
-        self._names: dict[str, str] = {}
+        self._directory = Directory(())
         self._links: dict[int, ObservedLink] = {}
+        self._claims: dict[int, str] = {}
         self._background: tuple[ObservedLink, ...] = ()
         self._routes: tuple[ObservedRoute, ...] = ()
         self._rules: frozenset[Rule] = frozenset()
@@ -126,9 +128,10 @@ class View:
         if desired is not self._desired:
             self._desired = desired
             self._specs = {spec.name: spec for spec in desired.gadgets}
-            self._names = {spec.mac: spec.name for spec in desired.gadgets}
+            self._directory = Directory(desired.gadgets)
         self._links = {link.ifindex: link for link in observed.links}
-        self._background = tuple(x for x in observed.links if not self._gadget_on(x))
+        self._claims = {link.ifindex: self._gadget_on(link) for link in observed.links}
+        self._background = tuple(x for x in observed.links if not self._claims[x.ifindex])
         ours = {
             (link.ifindex, address.interface.network)
             for link in observed.links
@@ -146,7 +149,8 @@ class View:
         """Name the gadget whose link this may be; empty for a link of the background."""
         if link is None or link.driver not in self._desired.drivers:
             return ""
-        return self._names.get(link.mac, "")
+        claim = self._directory.claim(link)
+        return claim[0].name if claim else ""
 
     # --- a part ----------------------------------------------------------------------------------
 
@@ -173,8 +177,7 @@ class View:
         if not gadgets:
             return Seen(desired=desired, observed=ObservedState(), gadgets=frozenset())
         specs = tuple(self._specs[name] for name in sorted(gadgets & self._specs.keys()))
-        macs = {spec.mac for spec in specs}
-        own = tuple(x for x in self._links.values() if x.mac in macs and self._gadget_on(x))
+        own = tuple(x for i, x in self._links.items() if self._claims.get(i) in gadgets)
         rules = frozenset(rule for name in gadgets for rule in self._rules_of.get(name, ()))
         return Seen(
             desired=replace(desired, gadgets=specs),
@@ -204,7 +207,9 @@ class View:
                 gadgets |= names
         for ifindex in touched:
             self._links.pop(ifindex, None)
+            self._claims.pop(ifindex, None)
         self._links |= now
+        self._claims |= {ifindex: self._gadget_on(link) for ifindex, link in now.items()}
         return gadgets
 
     def _look_at_rules(self, host: ObservedState) -> set[str] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import IPv4Interface, IPv4Network
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from otgd.errors import OtgdError, PermanentError
 from otgd.model import ObservedAddress, ObservedLink, ObservedRoute
@@ -43,12 +43,12 @@ class FakeKernel:
 
     # --- what the world does ---------------------------------------------------------------------
 
-    def plug(self, ifname: str, mac: str, driver: str = "cdc_ether") -> int:
-        """A link comes, down and bare; return its ifindex."""
+    def plug(self, ifname: str, mac: str, driver: str = "cdc_ether", **usb: Any) -> int:  # noqa: ANN401
+        """A link comes, down and bare; return its ifindex. *usb* are its serial, port and so on."""
         ifindex = next(self._ifindexes)
         assert ifname not in self._names(), ifname
         self.links[ifindex] = ObservedLink(
-            ifindex=ifindex, ifname=ifname, mac=mac, driver=driver, carrier=True
+            ifindex=ifindex, ifname=ifname, mac=mac, driver=driver, carrier=True, **usb
         )
         self.named.add(ifindex)
         return ifindex

@@ -145,14 +145,15 @@ class NetlinkLinks:
         ifindex, ifname = message["index"], message.get_attr("IFLA_IFNAME")
         details = message.get_attr("IFLA_LINKINFO")
         kind = details.get_attr("IFLA_INFO_KIND") if details else None
-        driver, port = (kind, "") if kind else self._driver_and_port(ifname)
+        driver, port, serial = self._device(ifname)
         properties = message.get_attr("IFLA_PROP_LIST")
         return ObservedLink(
             ifindex=ifindex,
             ifname=ifname,
             mac=message.get_attr("IFLA_ADDRESS") or "",
-            driver=driver,
+            driver=driver or kind or "",
             port=port,
+            serial=serial,
             up=bool(message["flags"] & IFF_UP),
             carrier=bool(message["flags"] & IFF_LOWER_UP),
             addresses=addresses,
@@ -181,25 +182,34 @@ class NetlinkLinks:
             return frozenset()
         return self._agreed
 
-    def _driver_and_port(self, ifname: str) -> tuple[str, str]:
-        """Return a physical link's driver and USB port path (``1-1.2``), empty where unknown.
+    def _device(self, ifname: str) -> tuple[str, str, str]:
+        """Return the driver, USB port path (``1-1.2``) and USB serial; empty where unknown.
 
-        A link that was renamed since the dump is not found here; its event is on the way.
+        A virtual link has no device. One that was renamed since the dump is not found here; its
+        event is on the way.
         """
         device = self._sysfs / ifname / "device"
         try:
             driver = (device / "driver").readlink().name
         except OSError:
-            return "", ""
+            return "", "", ""
         try:
-            on_usb = (device / "subsystem").readlink().name == "usb"
-            return driver, device.resolve().name.partition(":")[0] if on_usb else ""
+            if (device / "subsystem").readlink().name != "usb":
+                return driver, "", ""
+            # .../1-1.2/1-1.2:1.0/net/usb0: a link is an interface's, the serial the device's.
+            interface = device.resolve()
+            serial = self._read_text(interface.parent / "serial")
         except OSError:
-            return driver, ""
+            return driver, "", ""
+        return driver, interface.name.partition(":")[0], serial
 
     def _read(self, ifname: str, attribute: str) -> str:
+        return self._read_text(self._sysfs / ifname / attribute)
+
+    @staticmethod
+    def _read_text(path: Path) -> str:
         try:
-            return (self._sysfs / ifname / attribute).read_text().strip()
+            return path.read_text(errors="replace").strip()
         except OSError:
             return ""
 

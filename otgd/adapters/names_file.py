@@ -1,25 +1,32 @@
 """The gadgets' names for udev: a list that a helper of root's turns into .link files.
 
 One of the adapters. otgd itself may not write udev's configuration; it leaves lines of
-``MAC NAME DRIVER,...`` in its state directory as ``names.new``. otgd-names.service moves that to
+``SIGN NAME DRIVER,...`` in its state directory as ``names.new``; a sign is a MAC, ``serial=...``
+or ``port=...``. otgd-names.service moves that to
 ``names``, which is there at the next boot before otgd is, and makes .link files of it. So udev and
 otgd want the same name, whoever comes first.
 """
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from otgd.errors import PermanentError
+from otgd.identity import Sign, signs_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from otgd.model import DesiredState
+    from otgd.model import DesiredState, GadgetSpec
 
 NAMES = "names"
 NEW = "names.new"
+_PLAIN = re.compile(r"[A-Za-z0-9._:-]+")
+"""Serials that udev shows as they are, and that mean nothing to its patterns."""
+
 FILE_MODE = 0o644
 
 
@@ -36,7 +43,9 @@ class NamesFile:
             PermanentError: it cannot be written.
         """
         drivers = ",".join(sorted(desired.drivers))
-        text = "".join(f"{spec.mac} {spec.name} {drivers}\n" for spec in desired.gadgets)
+        text = "".join(
+            f"{sign} {spec.name} {drivers}\n" for spec in desired.gadgets for sign in _signs(spec)
+        )
         if text == self._known():
             return
         new, temporary = self._directory / NEW, self._directory / f".{NEW}"
@@ -55,3 +64,12 @@ class NamesFile:
             with suppress(OSError):
                 return (self._directory / name).read_text(encoding="utf-8")
         return ""
+
+
+def _signs(spec: GadgetSpec) -> Iterator[str]:
+    """Yield what udev can know the gadget by; of another serial otgd sets the name, a bit later."""
+    for sign, value in signs_of(spec).items():
+        if sign is Sign.MAC:
+            yield value
+        elif _PLAIN.fullmatch(value):
+            yield f"{sign}={value}"

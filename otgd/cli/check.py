@@ -9,12 +9,23 @@ from typing import TYPE_CHECKING
 import click
 
 from otgd.cli.printing import print_table, yes_no
+from otgd.identity import Sign, signs_of
 
 if TYPE_CHECKING:
     from otgd.cli.installation import Installation
     from otgd.model import Config, GadgetSpec
 
-COLUMNS = ("NAME", "MAC", "GUEST MAC", "SUBNET", "HOST", "GUEST", "HOSTNAME", "MASQUERADE")
+COLUMNS = (
+    "NAME",
+    "MAC",
+    "ELSE BY",
+    "GUEST MAC",
+    "SUBNET",
+    "HOST",
+    "GUEST",
+    "HOSTNAME",
+    "MASQUERADE",
+)
 
 
 @click.command()
@@ -49,7 +60,10 @@ def _summary(config: Config) -> str:
 def _row(spec: GadgetSpec) -> tuple[str, ...]:
     return (
         spec.name,
-        spec.mac,
+        spec.mac or "",
+        " ".join(
+            f"{sign} {value}" for sign, value in signs_of(spec).items() if sign is not Sign.MAC
+        ),
         spec.guest_mac or "",
         str(spec.subnet),
         str(spec.host.ip),

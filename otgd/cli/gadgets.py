@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from otgd.cli.printing import print_json, print_table
+from otgd.identity import Directory, Sign
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +23,7 @@ SYSFS = Path("/sys/class/net")
 COLUMNS = ("LINK", "MAC", "DRIVER", "PORT", "SERIAL", "CONFIG")
 FIRST_SUBNET = IPv4Network("10.0.11.0/24")
 FIRST_NAME = "ethusb1"
-FLEET = ""
+FLEET = "", Sign.MAC
 """The key of the fleet's place; no gadget is called so."""
 
 
@@ -84,8 +85,12 @@ class Matcher:
     """Tells which entry of the config has a link; *places* are the lines of the entries' MACs."""
 
     config: Config
-    places: Mapping[str, str]
+    places: Mapping[tuple[str, Sign], str]
+    _directory: Directory = field(init=False)
     _proposed: list[tuple[str, IPv4Network]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._directory = Directory(self.config.desired.gadgets)
 
     def concerns(self, link: ObservedLink) -> bool:
         """Tell whether the link is on USB, or might be a gadget's all the same."""
@@ -93,14 +98,14 @@ class Matcher:
 
     def match(self, link: ObservedLink, serial: str) -> Device:
         """Say what the config makes of the link."""
-        spec = next((spec for spec in self.config.desired.gadgets if spec.mac == link.mac), None)
+        spec, sign = self._directory.claim(link) or (None, None)
         proposal: tuple[str, ...] = ()
         if link.driver not in self.config.desired.drivers:
             spec, config = None, f"none: driver {link.driver} is not in [hotplug] drivers"
         elif spec:
-            config = self.places.get(spec.name, self.places.get(FLEET, ""))
+            config = self.places.get((spec.name, sign or Sign.MAC), self.places.get(FLEET, ""))
         else:
-            config, proposal = "none has its MAC", self._propose(link)
+            config, proposal = "none has a sign of it", self._propose(link)
         return Device(
             ifname=link.ifname,
             mac=link.mac,
@@ -127,15 +132,17 @@ class Matcher:
         return lines
 
 
-def _places(file: Path) -> dict[str, str]:
-    """Return where the MAC of each entry stands, by name, and that of the fleet."""
+def _places(file: Path) -> dict[tuple[str, Sign], str]:
+    """Return where each sign of each entry stands, and the fleet's MAC."""
     from otgd.config.lines import locate_keys
 
-    places = {}
+    places: dict[tuple[str, Sign], str] = {}
     for path, line in locate_keys(file.read_text(encoding="utf-8-sig")).items():
         match path:
             case ("gadget", str(name), "mac"):
-                places[name] = f"{file.name}:{line}: gadget.{name}.mac"
+                places[name, Sign.MAC] = f"{file.name}:{line}: gadget.{name}.mac"
+            case ("gadget", str(name), "match", str(key)) if key in list(Sign):
+                places[name, Sign(key)] = f"{file.name}:{line}: gadget.{name}.match.{key}"
             case ("fleet", "mac"):
                 places[FLEET] = f"{file.name}:{line}: fleet.mac"
     return places

@@ -115,6 +115,8 @@ def _variables(spec: GadgetSpec, states: dict[str, str]) -> dict[str, Any]:
         "otgd_interface": spec.name,
         "otgd_state": states.get(spec.name),
         "otgd_mac": spec.mac,
+        "otgd_serial": spec.serial,
+        "otgd_port": spec.port,
         "otgd_host_address": str(spec.host.ip),
         "otgd_subnet": str(spec.subnet),
         "otgd_masquerade": spec.masquerade,

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from otgd.cli.printing import print_json
+from otgd.identity import Sign
 from otgd.status import VERSION, State
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -37,10 +38,20 @@ GADGET = _table(
     name=_is("string", "Its name and its link's."),
     state=_is("string", "Its state.", enum=[str(state) for state in State]),
     reason=_is("string", "Why it is not as the config wants it; empty if it is."),
-    mac=_is("string", "The host end's MAC.", **MAC),
+    mac=_is(
+        ["string", "null"],
+        "Its link's MAC; while it is absent, the one in the config, null if that has none.",
+        **MAC,
+    ),
     ifindex=_is(["integer", "null"], "Its link; null while it is absent."),
     driver=_is(["string", "null"], "Its link's driver."),
     port=_is(["string", "null"], "Its USB port's path, such as 1-1.2."),
+    serial=_is(["string", "null"], "Its USB device's serial number; null where it has none."),
+    known_by=_is(
+        ["string", "null"],
+        "The best sign by which its link is known; null while it is absent.",
+        enum=[*(str(sign) for sign in Sign), None],
+    ),
     addresses=_list_of(_is("string", "An IPv4 address with prefix length."), "Of its link."),
     masquerade=_is(
         ["boolean", "null"],
@@ -56,6 +67,7 @@ UNKNOWN = _table(
     mac=_is("string", "Its MAC."),
     driver=_is("string", "Its driver."),
     port=_is(["string", "null"], "Its USB port's path."),
+    serial=_is(["string", "null"], "Its USB device's serial number."),
     reason=_is("string", "Why it is nobody's."),
 )
 

@@ -15,6 +15,7 @@ from otgd.cli.printing import print_json, yes_no
 from otgd.cli.status import age
 from otgd.cli.telling import tell
 from otgd.errors import ConfigError
+from otgd.identity import Sign
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,6 +88,8 @@ def _spec(installation: Installation, name: str) -> GadgetSpec | None:
 def _config(spec: GadgetSpec) -> dict[str, Any]:
     return {
         "mac": spec.mac,
+        "serial": spec.serial,
+        "port": spec.port,
         "guest_mac": spec.guest_mac,
         "subnet": str(spec.subnet),
         "host_address": str(spec.host.ip),
@@ -110,9 +113,11 @@ def _lines(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "Link", f"{document['ifname'] or 'gone'} (ifindex {gadget['ifindex']})"
         yield "Driver", gadget["driver"] or "unknown"
         yield "USB port", gadget["port"] or "unknown"
+        yield "USB serial", gadget.get("serial") or "none"
+        yield "Known by its", Sign(gadget.get("known_by") or Sign.MAC).words
         yield "Addresses", " ".join(gadget["addresses"]) or "none"
         yield "Masquerade", yes_no(gadget["masquerade"])
-    yield "MAC", gadget["mac"]
+    yield "MAC", gadget["mac"] or "none in the config"
     if config:
         guest = [config["guest_address"], config["hostname"], config["guest_mac"]]
         yield "Guest", ", ".join(each for each in guest if each)

@@ -13,21 +13,27 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from otgd.config.drafts import first_two
 from otgd.config.findings import dotted
+from otgd.config.schema import MatchTable
 from otgd.config.spares import spare_mac, spare_name, spare_subnet
 from otgd.config.values import IFNAME_BYTES, LABEL_CHARS, ifname_fault, propose_ifname, quote, show
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from ipaddress import IPv4Address
 
     from otgd.config.drafts import Draft
     from otgd.config.findings import Findings
     from otgd.config.lines import Path
+    from otgd.config.schema import GadgetTable
 
 _ENDS = ("host_address", "guest_address")
 _PARAMETERS = {"mac": "g_ether.host_addr", "guest_mac": "g_ether.dev_addr"}
 _FIRST_MAC = "00:22:82:ff:ff:01"
 _FIRST_SUBNET = IPv4Network("10.0.11.0/24")
+_SIGN_REMEDIES = {
+    "serial": "remove it, and tell them apart by mac or port",
+    "port": "remove it, or write another port (otgctl gadgets lists them)",
+}
 _NO_SUBNET = "remove a gadget: no private block is left"
 
 T = TypeVar("T")
@@ -58,6 +64,7 @@ def check_gadgets(drafts: Sequence[Draft], *, uplinks: Collection[str], findings
     """Report everything that does not hold; *uplinks* are names that others have."""
     _check_entry_names(drafts, uplinks=uplinks, findings=findings)
     _check_macs(drafts, findings=findings)
+    _check_signs(drafts, findings=findings)
     _check_subnets(drafts, findings=findings)
     _check_hostnames(drafts, findings=findings)
     for draft in drafts:
@@ -65,13 +72,24 @@ def check_gadgets(drafts: Sequence[Draft], *, uplinks: Collection[str], findings
             _check_addresses(draft, draft.table.subnet, findings=findings)
 
 
+def check_entries(entries: Mapping[str, GadgetTable], *, findings: Findings) -> None:
+    """Report entries that have a MAC in ``match`` and beside it."""
+    for name, entry in entries.items():
+        if entry.mac is not None and entry.match is not None and entry.match.mac is not None:
+            findings.add(
+                ("gadget", name, "match", "mac"),
+                cause=f"is there twice, mac = {quote(entry.mac)} is the same key",
+                remedy="remove it, or the other one",
+            )
+
+
 def check_complete(drafts: Sequence[Draft], *, findings: Findings) -> None:
     """Report entries that lack what no fleet gives them."""
     entries = [draft for draft in drafts if not draft.number]
     macs = {claim.value for claim in _mac_claims(drafts)}
-    last = max((draft.table.mac for draft in drafts if draft.table.mac), default=_FIRST_MAC)
+    last = max((draft.match.mac for draft in drafts if draft.match.mac), default=_FIRST_MAC)
     for draft in entries:
-        if draft.table.mac is None and "mac" not in draft.faulty:
+        if not draft.is_known and draft.faulty.isdisjoint(MatchTable.model_fields):
             mac = spare_mac(last, taken=macs)
             macs.add(mac)
             findings.add(
@@ -125,6 +143,22 @@ def _check_macs(drafts: Sequence[Draft], *, findings: Findings) -> None:
             cause=f"{claim} is also the {holder.key} of {_place(holder, findings=findings)}",
             remedy=f"write {quote(mac)}, here and as {_PARAMETERS[claim.key]} of {whose}",
         )
+
+
+def _check_signs(drafts: Iterable[Draft], *, findings: Findings) -> None:
+    """Report USB serials and ports that two gadgets are known by."""
+    for key in ("serial", "port"):
+        claims = [
+            _Claim(draft=draft, key=key, value=value)
+            for draft in drafts
+            if (value := getattr(draft.match, key)) is not None
+        ]
+        for claim, holder in _conflicts(claims, at_odds=eq, findings=findings):
+            findings.add(
+                claim.path,
+                cause=f"{claim} is also the {key} of {_place(holder, findings=findings)}",
+                remedy=_SIGN_REMEDIES[key],
+            )
 
 
 def _check_subnets(drafts: Sequence[Draft], *, findings: Findings) -> None:
@@ -193,7 +227,7 @@ def _mac_claims(drafts: Iterable[Draft]) -> list[_Claim[str]]:
     return [
         _Claim(draft=draft, key=key, value=mac)
         for draft in drafts
-        for key, mac in (("mac", draft.table.mac), ("guest_mac", draft.table.guest_mac))
+        for key, mac in (("mac", draft.match.mac), ("guest_mac", draft.table.guest_mac))
         if mac is not None
     ]
 

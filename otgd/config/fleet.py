@@ -6,7 +6,7 @@ from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
 from otgd.config.drafts import Draft
-from otgd.config.schema import GadgetTable
+from otgd.config.schema import GadgetTable, MatchTable
 from otgd.config.spares import spare_template
 from otgd.config.values import (
     UNUSABLE,
@@ -115,7 +115,6 @@ def unfold_fleet(fleet: FleetTable) -> Iterator[Draft]:
     paths["name"] = ("fleet", "interface")
     for number in _numbers(fleet):
         table = GadgetTable.model_construct(
-            mac=_nth_mac(fleet.mac, number),
             guest_mac=_nth_mac(fleet.guest_mac, number),
             subnet=_nth_subnet(fleet.subnet, number),
             hostname=fleet.hostname and numbered(fleet.hostname, number),
@@ -123,7 +122,8 @@ def unfold_fleet(fleet: FleetTable) -> Iterator[Draft]:
             isolate=fleet.isolate,
         )
         name = numbered(fleet.interface, number)
-        yield Draft(name=name, number=number, table=table, paths=paths)
+        match = MatchTable.model_construct(mac=_nth_mac(fleet.mac, number))
+        yield Draft(name=name, number=number, table=table, match=match, paths=paths)
 
 
 def _nth_mac(mac: str | None, number: int) -> str | None:

@@ -6,7 +6,7 @@ import re
 import tomllib
 from typing import TYPE_CHECKING, Any
 
-from otgd.config.checks import check_complete, check_gadgets
+from otgd.config.checks import check_complete, check_entries, check_gadgets
 from otgd.config.drafts import merge_entries
 from otgd.config.findings import Findings
 from otgd.config.fleet import check_fleet, unfold_fleet
@@ -78,6 +78,7 @@ def parse_config(text: str, *, file: str) -> Config:
     is_all_known = bool(members) or not (fleet or ("fleet",) in faulty)
     if is_all_known:
         check_complete(drafts, findings=findings)
+    check_entries(document.gadget, findings=findings)
     check_gadgets(drafts, uplinks=uplinks, findings=findings)
     swarm = document.swarm
     if swarm:

@@ -32,6 +32,8 @@ def _one_of(choices: type[StrEnum]) -> BeforeValidator:
 
 Mac = Annotated[str, BeforeValidator(values.parse_mac)]
 Subnet = Annotated[IPv4Network, BeforeValidator(values.parse_subnet)]
+Serial = Annotated[str, BeforeValidator(values.parse_serial)]
+Port = Annotated[str, BeforeValidator(values.parse_port)]
 Address = Annotated[IPv4Address, BeforeValidator(values.parse_address)]
 Switch = Annotated[bool, BeforeValidator(values.parse_switch)]
 LogLevel = Annotated[
@@ -85,10 +87,19 @@ class FleetTable(_Table):
     isolate: Switch = False
 
 
+class MatchTable(_Table):
+    """``[gadget.NAME] match``: what its link is known by."""
+
+    mac: Mac | None = None
+    serial: Serial | None = None
+    port: Port | None = None
+
+
 class GadgetTable(_Table):
     """``[gadget.NAME]``: one gadget, or what differs from the fleet's gadget of that name."""
 
     mac: Mac | None = None
+    match: MatchTable | None = None
     subnet: Subnet | None = None
     host_address: Address | None = None
     guest_address: Address | None = None
@@ -132,6 +143,9 @@ TABLES: dict[str, type[_Table]] = {
     "swarm": SwarmTable,
 }
 
+_HEADERS = {"gadget": "gadget.NAME"}
+_MATCH = 'match = { mac = "…", serial = "…", port = "…" }'
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
@@ -172,21 +186,33 @@ def _fault(detail: ErrorDetails) -> Fault:
 
 
 def _not_a_table(path: Path, value: object) -> RefusedError:
-    header = "gadget.NAME" if path[0] == "gadget" else str(path[0])
-    return RefusedError(
-        f"is {values.kind_of(value)}, not a table", f"write it as a table, [{header}]"
-    )
+    if _is_in_match(path):
+        form = _MATCH
+    else:
+        form = f"it as a table, [{_HEADERS.get(str(path[0]), path[0])}]"
+    return RefusedError(f"is {values.kind_of(value)}, not a table", f"write {form}")
+
+
+def _is_in_match(path: Path) -> bool:
+    return path[0] == "gadget" and path[2:3] == ("match",)
 
 
 def _unknown_key(path: Path) -> RefusedError:
     table, key = str(path[0]), str(path[-1])
-    known = list(TABLES[table].model_fields if len(path) > 1 else TABLES)
-    for other, model in TABLES.items():
-        if key in model.model_fields:
-            header = "gadget.NAME" if other == "gadget" else other
+    model = MatchTable if _is_in_match(path) else TABLES[table] if len(path) > 1 else None
+    known = list(model.model_fields if model else TABLES)
+    if model is GadgetTable and key in MatchTable.model_fields:
+        return RefusedError("unknown key here, it belongs into match", f"write {_only(key)}")
+    for other, others in TABLES.items():
+        if key in others.model_fields:
+            header = _HEADERS.get(other, other)
             return RefusedError(
                 f"unknown key here, it belongs to [{header}]", f"move it to [{header}]"
             )
     if close := get_close_matches(key.lower(), known, n=1):
         return RefusedError("unknown key", f"write {close[0]}")
     return RefusedError("unknown key", f"remove it; known here are {', '.join(known)}")
+
+
+def _only(key: str) -> str:
+    return f'match = {{ {key} = "…" }}'

@@ -47,6 +47,8 @@ _RESYNC_S = (0.1, 86_400)
 _SHOWN_CHARS = 60
 
 _EXAMPLE_MAC = "00:22:82:ff:ff:01"
+_EXAMPLE_SERIAL = "00000000d4c3b2a1"
+_EXAMPLE_PORT = "1-1.2"
 _EXAMPLE_SUBNET = "10.0.11.0/24"
 _EXAMPLE_ADDRESS = "10.0.11.1"
 _EXAMPLE_HUB = "10.0.10.1"
@@ -59,6 +61,13 @@ _LO_LIKE = frozenset({"lo", "all", "default"})  # the last two: net.ipv4.conf.{a
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _MAC_PART = re.compile(r"[0-9a-f]{1,2}")
 _BAD_IFNAME_CHAR = re.compile(r"[^A-Za-z0-9_.-]")
+_SERIAL_CHARS = 126
+"""What a USB string descriptor can have (USB 2.0, 9.6.7: 255 bytes, UTF-16)."""
+
+_PORT = re.compile(r"[1-9][0-9]{0,2}-[1-9][0-9]?(\.[1-9][0-9]?){0,5}")
+"""Bus, port of the root hub, and at most five hubs in a row (Documentation/ABI, sysfs-bus-usb)."""
+
+_PORT_IN_TEXT = re.compile(r"(?<![0-9.-])[0-9]+-[0-9]+(\.[0-9]+)*(?![0-9-])")
 _DRIVER = re.compile(r"[A-Za-z0-9_-]+")
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")  # NAME_REGEX of adduser.conf(5), and dots
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
@@ -138,6 +147,40 @@ def _propose_mac(text: str) -> str:
     first, *rest = (int(part, 16) for part in parts)
     mac = ":".join(f"{octet:02x}" for octet in (first & 0xFE, *rest))
     return _EXAMPLE_MAC if mac == NULL_MAC else mac
+
+
+# --- other signs of a gadget ----------------------------------------------------------------------
+
+
+def parse_serial(value: object) -> str:
+    """Return a USB serial number as sysfs shows it."""
+    text = parse_text(value, example=_EXAMPLE_SERIAL)
+    fault = ""
+    if not text:
+        fault = "is empty, as it is for many gadgets"
+    elif text != text.strip():
+        fault = f"{show(text)} has blanks around it"
+    elif not text.isprintable():
+        fault = f"{show(text)} has a character that cannot be printed"
+    elif len(text) > _SERIAL_CHARS:
+        fault = f"is {len(text)} characters long, USB takes {_SERIAL_CHARS}"
+    if fault:
+        proposal = "".join(filter(str.isprintable, text)).strip()[:_SERIAL_CHARS].strip()
+        raise RefusedError(fault, f"write {quote(proposal or _EXAMPLE_SERIAL)}")
+    return text
+
+
+def parse_port(value: object) -> str:
+    """Return a USB port path: ``1-1.2`` is port 2 of the hub on port 1 of bus 1."""
+    text = parse_text(value, example=_EXAMPLE_PORT)
+    if _PORT.fullmatch(text) is None:
+        found = _PORT_IN_TEXT.search(text)
+        proposal = found.group() if found else ""
+        raise RefusedError(
+            f"{show(text)} is not a USB port path",
+            f"write one such as {quote(proposal if _PORT.fullmatch(proposal) else _EXAMPLE_PORT)}",
+        )
+    return text
 
 
 # --- addresses -----------------------------------------------------------------------------------

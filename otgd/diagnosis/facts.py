@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from otgd.identity import Directory, Sign
 from otgd.model import DesiredState, GadgetSpec, ObservedLink, ObservedState, Plan
 
 if TYPE_CHECKING:
@@ -127,12 +128,14 @@ class Facts:
 
 
 def claimants(spec: GadgetSpec, facts: Facts) -> tuple[ObservedLink, ...]:
-    """Return the links that show the gadget's MAC."""
-    return tuple(
-        link
-        for link in facts.observed.links
-        if link.mac == spec.mac and link.driver in facts.desired.drivers
-    )
+    """Return the links that say they are the gadget, by their best signs alone."""
+    directory = Directory(facts.desired.gadgets)
+    found: dict[Sign, list[ObservedLink]] = {}
+    for link in facts.observed.links:
+        claim = directory.claim(link) if link.driver in facts.desired.drivers else None
+        if claim and claim[0] is spec:
+            found.setdefault(claim[1], []).append(link)
+    return tuple(next((found[sign] for sign in Sign if sign in found), ()))
 
 
 def link_of(spec: GadgetSpec, facts: Facts) -> ObservedLink | None:

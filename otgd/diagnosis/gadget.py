@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from otgd.describe import describe
 from otgd.diagnosis.facts import claimants
 from otgd.diagnosis.findings import fail, fine, skip, warn
+from otgd.identity import describe_signs, signs_of
 from otgd.model import AddRule, RemoveRule, gadget_of
 from otgd.status import State
 
@@ -41,22 +42,23 @@ class Patient:
 
 
 def check_plugged(facts: Facts, patient: Patient) -> Iterator[Finding]:
-    """Hold that exactly one link shows the gadget's MAC."""
+    """Hold that exactly one link is known to be the gadget's."""
     spec, links = patient.spec, claimants(patient.spec, facts)
+    words = " and ".join(sign.words for sign in signs_of(spec))
     if patient.link:
         port = f" on USB port {patient.link.port}" if patient.link.port else ""
         yield fine(f"plugged in{port}, driver {patient.link.driver}")
     elif links:
         names = " and ".join(link.ifname for link in links)
         yield fail(
-            f"its MAC {spec.mac} is on {names}",
+            f"{names} both have its {describe_signs(spec)}",
             why="nobody can tell which of them it is",
             remedy="unplug one, or give its guest a host_addr of its own; then otgctl gadgets",
         )
     elif patient.named:
         yield fail(
-            f"no link has its MAC {spec.mac}",
-            why="it is not plugged in, not booted, or has another MAC",
+            f"no link has its {describe_signs(spec)}",
+            why=f"it is not plugged in, not booted, or has another {words}",
             remedy="otgctl gadgets",
         )
     else:

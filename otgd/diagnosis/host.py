@@ -154,11 +154,12 @@ def check_drivers(facts: Facts) -> Iterator[Finding]:
             yield fail(
                 f"{where} has a random MAC, made up by {unknown.driver}",
                 why="no entry of the config can match a MAC that is another one at each plug",
-                remedy="on the guest: use g_ether with host_addr and dev_addr (otgctl prepare)",
+                remedy="on the guest: use g_ether with host_addr and dev_addr (otgctl prepare); or "
+                f"know it by another sign: sudo otgctl adopt {unknown.ifname} --by port",
             )
         elif unknown.driver == "rndis_host":
             yield warn(
-                f"{where} speaks RNDIS, and no entry of the config has its MAC {unknown.mac}",
+                f"{where} speaks RNDIS, and {unknown.reason} ({unknown.mac})",
                 why="a gadget that offers RNDIS beside CDC may have another MAC on each",
                 remedy=f"echo 1 | sudo tee /sys/bus/usb/devices/{unknown.port}/bConfigurationValue",
             )

@@ -162,8 +162,22 @@ def _wanted(
     yield _text(
         tree,
         place,
-        cmdline.with_gadget(_required(tree, place), host_mac=spec.mac, guest_mac=spec.guest_mac),
+        cmdline.with_gadget(
+            _required(tree, place), host_mac=_host_mac(spec), guest_mac=spec.guest_mac
+        ),
     )
+
+
+def _host_mac(spec: GadgetSpec) -> str:
+    """Return the MAC that the card shall give the host's end.
+
+    Raises:
+        CardError: the config knows the gadget by another sign.
+    """
+    if spec.mac is None:
+        remedy = f'add mac = "…" to [gadget.{spec.name}], as its g_ether.host_addr'
+        raise CardError(f"prepare {spec.name}: the config has no MAC for it; {remedy}")
+    return spec.mac
 
 
 def _wanted_hostname(tree: Tree, hostname: str) -> Iterator[tuple[Place, Entry | None]]:

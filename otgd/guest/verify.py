@@ -89,7 +89,7 @@ def _findings(spec: GadgetSpec, facts: GuestFacts) -> Iterator[Finding]:
     address = f"{spec.guest}/{spec.subnet.prefixlen}"
     if spec.hostname:
         yield _judged("hostname", spec.hostname, facts.hostname, remedy=again)
-    if facts.host_addr:
+    if spec.mac and facts.host_addr:
         yield _judged("host MAC (g_ether.host_addr)", spec.mac, facts.host_addr, remedy=again)
     if spec.guest_mac:
         yield _judged("guest MAC (usb0)", spec.guest_mac, facts.mac, remedy=again)

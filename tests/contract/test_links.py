@@ -13,6 +13,7 @@ from otgd.errors import PermanentError
 from otgd.model import ObservedAddress, ObservedLink
 from tests.fake_kernel import FakeKernel
 from tests.lab.namespaces import run
+from tests.lab.sysfs import usb_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -304,6 +305,26 @@ def test_without_the_capability_the_error_names_it() -> None:
     )
     drop = ("setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin")
     assert "CAP_NET_ADMIN" in run(*drop, sys.executable, "-c", code)
+
+
+@pytest.mark.usefixtures("netns")
+def test_driver_port_and_serial_come_from_sysfs(tmp_path: Path) -> None:
+    """A veth has no USB device, so a tree beside the real one says what sysfs says of such."""
+    real = RealWorld()
+    ifindexes = [real.plug(f"usb{n}", f"00:22:82:ff:ff:0{n}") for n in (1, 2, 3)]
+    usb_tree(tmp_path, "usb1", port="1-1.2", serial="d4c3b2a1")
+    usb_tree(tmp_path, "usb2", port="1-1.3", serial="")
+    links = NetlinkLinks(sysfs=tmp_path / "class/net")
+
+    seen = links.observe_links(ifindexes)
+
+    assert [(x.driver, x.port, x.serial) for x in seen] == [
+        ("cdc_ether", "1-1.2", "d4c3b2a1"),
+        ("cdc_ether", "1-1.3", ""),
+        ("veth", "", ""),
+    ]
+    links.close()
+    real.links.close()
 
 
 @pytest.mark.usefixtures("netns")

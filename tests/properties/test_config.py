@@ -29,6 +29,14 @@ MAC_LIKE = st.builds(
     st.sampled_from([":", "-", "", ".", " : ", "**:"]),
     st.sampled_from(["02x", "x", "02X"]),
 )
+PORT_LIKE = st.builds(
+    lambda before, numbers, after: (
+        before + ".".join(map(str, numbers)).replace(".", "-", 1) + after
+    ),
+    st.sampled_from(["", "usb-", "platform-3f980000.usb-usb-0:"]),
+    st.lists(st.integers(0, 1000), max_size=8),
+    st.sampled_from(["", ":1.0", ".", " "]),
+)
 ADDRESSES = st.integers(0, 2**32 - 1).map(IPv4Address).map(str)
 SUBNET_LIKE = st.builds(
     lambda address, end: f"{address}{end}",
@@ -52,6 +60,8 @@ def proposal(refused: values.RefusedError) -> object:
     ("parse", "likely"),
     [
         pytest.param(values.parse_mac, MAC_LIKE, id="mac"),
+        pytest.param(values.parse_serial, st.text(max_size=140), id="serial"),
+        pytest.param(values.parse_port, PORT_LIKE, id="port"),
         pytest.param(values.parse_subnet, SUBNET_LIKE, id="subnet"),
         pytest.param(values.parse_address, SUBNET_LIKE, id="address"),
         pytest.param(values.parse_hub, SUBNET_LIKE, id="hub"),
@@ -150,7 +160,16 @@ TABLE_KEYS = {
     "hotplug": ["drivers", "source", "unknown"],
     "service": ["on_stop", "resync_s", "log_level"],
     "fleet": ["count", "interface", "mac", "guest_mac", "subnet", "hostname", "isolate"],
-    "gadget.ethusb1": ["mac", "guest_mac", "subnet", "host_address", "guest_address", "hostname"],
+    "gadget.ethusb1.match": ["mac", "serial", "port"],
+    "gadget.ethusb1": [
+        "mac",
+        "match",
+        "guest_mac",
+        "subnet",
+        "host_address",
+        "guest_address",
+        "hostname",
+    ],
     'gadget."a b"': ["mac", "subnet"],
     "gadget": ["mac"],
     "swarm": ["hub_address", "address_pool", "ssh_user", "members", "auto_join"],
@@ -206,6 +225,9 @@ ENTRIES = st.lists(
         optional={
             "mac": st.sampled_from(["02:00:00:00:00:01", "02:00:00:00:00:**02**", "02-00", "x"]),
             "guest_mac": st.sampled_from(["02:00:00:00:00:01", "02:00:00:00:00:03", "03:" * 6]),
+            "match.mac": st.sampled_from(["02:00:00:00:00:01", "02:00:00:00:00:04", 5]),
+            "match.serial": st.sampled_from(["S1", "S2", "", " S1", "S\n1"]),
+            "match.port": st.sampled_from(["1-1.2", "1-1.2:1.0", "1-1", "2", 1.2]),
             "subnet": st.sampled_from(["10.0.0.0/16", "10.0.1.0/24", "10.0.1.7/30", "10.0.1.1", 5]),
             "host_address": st.sampled_from(["10.0.1.1", "10.0.1.2", "10.0.1.0", "10.0.2.1/24"]),
             "guest_address": st.sampled_from(["10.0.1.1", "10.0.1.2", "10.0.1.255", "::1"]),
@@ -236,6 +258,8 @@ def obey(lines: list[str], problem: Problem) -> None:
     at = problem.line - 1
     key = problem.key.rpartition(".")[2]
     verb, _, text = problem.remedy.partition(" ")
+    if ".match." in problem.key:
+        key = f"match.{key}"
     text = text.partition(", here")[0].partition(", the gadget's")[0].rpartition("such as ")[2]
     if verb == "add":
         lines[at] += f"\n{text}"
@@ -244,6 +268,8 @@ def obey(lines: list[str], problem: Problem) -> None:
         elements = json.loads(members)
         elements[int(key) : int(key) + 1] = [json.loads(text)] if verb == "write" else []
         lines[at] = f"{name} = {json.dumps(elements or 'fleet')}"
+    elif verb == "remove":
+        lines[at] = ""
     elif text.startswith("[gadget."):
         lines[at] = "\n".join([text, *lines[at].split("\n")[1:]])
     else:
@@ -311,7 +337,7 @@ subnet = "{subnet}"
     assume(fits)
     assert not isinstance(config, tuple)
     gadgets = config.desired.gadgets
-    assert (gadgets[0].mac[-2:], gadgets[0].subnet) == (f"{mac & 0xFF:02x}", subnet)
+    assert ((gadgets[0].mac or "")[-2:], gadgets[0].subnet) == (f"{mac & 0xFF:02x}", subnet)
     assert [gadget.name for gadget in gadgets] == [f"e{n}" for n in range(1, count + 1)]
     assert len({mac for g in gadgets for mac in (g.mac, g.guest_mac)}) == 2 * count
     assert not any(a.subnet.overlaps(b.subnet) for a, b in combinations(gadgets, 2))

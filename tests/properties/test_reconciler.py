@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from otgd.model import (
     DesiredState,
@@ -34,6 +34,9 @@ NUMBERS = st.integers(min_value=1, max_value=4)
 NAMES = st.sampled_from(
     ["usb0", "usb1", "eth1", "enx1", "ethusb1", "ethusb2", "ethusb3", "ethusb4", "otgd9"]
 )
+SIGNS = st.sampled_from(
+    [("mac",), ("mac",), ("serial",), ("port",), ("mac", "port"), ("mac", "serial", "port")]
+)
 FOREIGN = ["192.168.50.1/24", "172.20.0.1/16", "203.0.113.7/32"]
 
 
@@ -44,10 +47,13 @@ def mac(number: int) -> str:
 @st.composite
 def specs(draw: st.DrawFn) -> tuple[GadgetSpec, ...]:
     numbers = draw(st.lists(NUMBERS, unique=True, min_size=1))
+    signs = {number: draw(SIGNS) for number in numbers}
     return tuple(
         GadgetSpec(
             name=f"ethusb{number}",
-            mac=mac(number),
+            mac=mac(number) if "mac" in signs[number] else None,
+            serial=f"S{number}" if "serial" in signs[number] else None,
+            port=f"1-1.{number}" if "port" in signs[number] else None,
             host=IPv4Interface(f"10.0.1{number}.1/24"),
             guest=IPv4Address(f"10.0.1{number}.2"),
             masquerade=draw(st.booleans()),
@@ -55,6 +61,19 @@ def specs(draw: st.DrawFn) -> tuple[GadgetSpec, ...]:
         )
         for number in numbers
     )
+
+
+@st.composite
+def devices(draw: st.DrawFn) -> dict[str, Any]:
+    """Return a Zero: with its MAC or another, a serial or none, on its port or another's."""
+    number = draw(NUMBERS)
+    return {
+        "mac": mac(draw(st.sampled_from([number, number, 9]))),
+        "serial": draw(st.sampled_from(["", f"S{number}"])),
+        "port": draw(st.sampled_from(["", f"1-1.{number}", "1-1.1", "1-1.2"])),
+        "random_mac": draw(st.sampled_from([False, False, False, True])),
+        "driver": draw(st.sampled_from([*["cdc_ether"] * 4, "cdc_ncm", "smsc95xx"])),
+    }
 
 
 class KilledError(BaseException):
@@ -84,13 +103,34 @@ class Expectation:
     kernel: FakeKernel
     gadgets: Iterable[GadgetSpec]
     claimed: dict[str, ObservedLink] = field(default_factory=dict)
+    rivals: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        claims = {i: self.claim_of(x) for i, x in self.kernel.links.items()}
         for spec in self.gadgets:
-            links = [x for x in self.kernel.links.values() if x.mac == spec.mac]
+            mine = {i: sign for i, (name, sign) in claims.items() if name == spec.name}
+            strongest = max(mine.values(), default=0)
+            links = [self.kernel.links[i] for i, sign in mine.items() if sign == strongest]
             holders = [x for x in links if self.holds(x, spec)]
             if len(links) == 1 or len(holders) == 1:
                 self.claimed[spec.name] = (holders or links)[0]
+        winners = {x.ifindex for x in self.claimed.values()}
+        self.rivals = {i for i, (name, _) in claims.items() if name} - winners
+
+    def claim_of(self, link: ObservedLink) -> tuple[str, int]:
+        """Say which gadget a link is by its looks, and how sure that is: 3 MAC, 2 serial, 1 port.
+
+        What it shows of one gadget and, less surely, of another, is the first one's.
+        """
+        looks = [("", 0)]
+        for spec in self.gadgets if link.driver != "smsc95xx" else ():
+            if spec.mac == link.mac and not link.random_mac:
+                looks.append((spec.name, 3))
+            if spec.serial and spec.serial == link.serial:
+                looks.append((spec.name, 2))
+            if spec.port and spec.port == link.port:
+                looks.append((spec.name, 1))
+        return max(looks, key=lambda look: look[1])
 
     @staticmethod
     def holds(link: ObservedLink, spec: GadgetSpec) -> bool:
@@ -111,6 +151,9 @@ class Expectation:
         holder = next((x for x in others if x.ifname == name), None)
         if holder is None or name in asking:
             return True
+        if holder.ifindex in self.rivals:  # has to give the name up, if there is another for it
+            taken = {n for x in self.kernel.links.values() for n in (x.ifname, *x.altnames)}
+            return f"otgd{holder.ifindex}" not in taken
         heir = next((n for n, x in self.claimed.items() if x.ifindex == holder.ifindex), "")
         return bool(heir) and heir != name and self.name_is_free_for(heir, {*asking, name})
 
@@ -176,13 +219,11 @@ class Histories(RuleBasedStateMachine):
 
     # What the world does
 
-    @rule(number=NUMBERS, name=NAMES, driver=st.sampled_from(["cdc_ether", "cdc_ncm", "smsc95xx"]))
-    def plug(self, number: int, name: str, driver: str) -> None:
-        if name not in self.taken():
-            # A link of another driver is no gadget; its MAC must not be one of theirs here,
-            # since the oracle does not look at drivers.
-            address = mac(number) if driver != "smsc95xx" else "02:00:00:00:00:01"
-            self.kernel.plug(name, address, driver=driver)
+    @rule(plugged=st.lists(st.tuples(NAMES, devices()), min_size=1, max_size=4))
+    def plug(self, plugged: list[tuple[str, dict[str, Any]]]) -> None:
+        for name, device in plugged:
+            if name not in self.taken():
+                self.kernel.plug(name, **device)
 
     @rule(index=st.integers(0, 9))
     def unplug(self, index: int) -> None:
@@ -251,9 +292,11 @@ class Histories(RuleBasedStateMachine):
 
     # What a pass must make of it
 
-    @precondition(lambda self: hasattr(self, "kernel"))
-    @rule(everything=st.sampled_from([False, False, False, True]))
-    def a_pass(self, everything: bool) -> None:  # noqa: FBT001
+    @rule()
+    def a_pass_over_everything(self) -> None:
+        self.check_pass(everything=True)
+
+    def check_pass(self, *, everything: bool) -> None:
         expected = Expectation(self.kernel, self.desired.gadgets)
         served = expected.served()
         uplink = "eth0" if self.kernel.static_routes else ""
@@ -270,6 +313,15 @@ class Histories(RuleBasedStateMachine):
         assert foreign_part(self.kernel) == foreign
         again = self.reconciler.run_pass(self.desired, everything=not everything)
         assert not again.applied or report.held
+
+    @rule()
+    def a_pass_for_events(self) -> None:
+        self.check_pass(everything=False)
+
+    @rule()
+    def another_pass_for_events(self) -> None:
+        """The same, so that there are more of them between what the world does."""
+        self.check_pass(everything=False)
 
     def links_are_as_expected(self, served: dict[str, ObservedLink]) -> None:
         by_ifindex = {link.ifindex: name for name, link in served.items()}
@@ -298,7 +350,7 @@ class Histories(RuleBasedStateMachine):
 
 
 Histories.TestCase.settings = settings(
-    max_examples=300,
+    max_examples=500,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
@@ -316,13 +368,16 @@ class CalmHistories(RuleBasedStateMachine):
         self.kernel = FakeKernel()
         self.firewall = FakeFirewall()
         self.plugged: dict[int, int] = {}
+        self.boots = 0
         uplink = self.kernel.plug("eth0", "b8:27:eb:00:00:01", driver="smsc95xx")
         self.kernel.change(uplink, up=True)
         self.kernel.default_route(uplink)
         gadgets = tuple(
             GadgetSpec(
                 name=f"ethusb{n}",
-                mac=mac(n),
+                mac=mac(n) if n != 4 else None,
+                serial="S3" if n == 3 else None,
+                port="1-1.4" if n == 4 else None,
                 host=IPv4Interface(f"10.0.1{n}.1/24"),
                 guest=IPv4Address(f"10.0.1{n}.2"),
             )
@@ -342,7 +397,11 @@ class CalmHistories(RuleBasedStateMachine):
         if number in self.plugged:
             self.kernel.unplug(self.plugged.pop(number))
         else:
-            self.plugged[number] = self.kernel.plug(f"usb{number}", mac(number))
+            # 3 and 4 have another MAC each time.
+            self.boots += 1
+            address = mac(number) if number < 3 else f"02:00:00:00:00:{self.boots % 256:02x}"
+            usb = {"serial": f"S{number}", "port": f"1-1.{number}"}
+            self.plugged[number] = self.kernel.plug(f"usb{number}", address, **usb)
 
     @rule(number=NUMBERS, what=st.sampled_from(["addresses", "up", "name", "rule", "routes"]))
     def disturb(self, number: int, what: str) -> None:

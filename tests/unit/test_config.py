@@ -52,6 +52,39 @@ def messages(text: str) -> list[str]:
     return str(caught.value).splitlines()
 
 
+# --- what a gadget is known by -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lines", "signs"),
+    [
+        (MAC, ("00:22:82:ff:ff:01", None, None)),
+        ('match = { mac = "00:22:82:FF:ff:01" }', ("00:22:82:ff:ff:01", None, None)),
+        ('match = { serial = "d4 c3" }', (None, "d4 c3", None)),
+        ('match.port = "2-1.1.4"', (None, None, "2-1.1.4")),
+        (f'{MAC}match = {{ serial = "x", port = "1-1" }}', ("00:22:82:ff:ff:01", "x", "1-1")),
+    ],
+    ids=["mac", "match.mac", "serial", "port", "all"],
+)
+def test_gadget_is_known_by(lines: str, signs: tuple[str | None, ...]) -> None:
+    (spec,) = parse_config(f"[gadget.a]\n{lines}\n{SUBNET}", file="f").desired.gadgets
+    assert (spec.mac, spec.serial, spec.port) == signs
+
+
+def test_entry_adds_a_sign_to_a_gadget_of_the_fleet() -> None:
+    text = f'{FLEET}\n[gadget.ethusb2]\nmatch = {{ port = "1-1.3" }}\n'
+    gadgets = parse_config(text, file="f").desired.gadgets
+    assert [(g.mac, g.port) for g in gadgets[:2]] == [
+        ("00:22:82:ff:ff:01", None),
+        ("00:22:82:ff:ff:02", "1-1.3"),
+    ]
+
+
+def test_entry_replaces_the_mac_of_a_gadget_of_the_fleet() -> None:
+    text = f'{FLEET}\n[gadget.ethusb2]\nmatch = {{ mac = "00:22:82:ff:ff:99" }}\n'
+    assert parse_config(text, file="f").desired.gadgets[1].mac == "00:22:82:ff:ff:99"
+
+
 # --- refusals ------------------------------------------------------------------------------------
 
 MAC_REFUSALS = {
@@ -112,6 +145,97 @@ def test_mac_is_refused(key: str, value: str, message: str) -> None:
     rest = SUBNET + (MAC if key == "guest_mac" else "")
     text = f"[gadget.ethusb1]\n{key} = {value}\n{rest}"
     assert messages(text) == [f"otgd.toml:2: gadget.ethusb1.{key}: {message}"]
+
+
+SIGN_REFUSALS = {
+    "serial, number": ("serial = 5", 'is a whole number, not a string; write "00000000d4c3b2a1"'),
+    "serial, empty": (
+        'serial = ""',
+        'is empty, as it is for many gadgets; write "00000000d4c3b2a1"',
+    ),
+    "serial, blanks": ('serial = " ab1 "', '" ab1 " has blanks around it; write "ab1"'),
+    "serial, unprintable": (
+        r'serial = "ab\u00071"',
+        r'"ab\u00071" has a character that cannot be printed; write "ab1"',
+    ),
+    "serial, long": (
+        f'serial = "{"a" * 127}"',
+        f'is 127 characters long, USB takes 126; write "{"a" * 126}"',
+    ),
+    "port, number": ("port = 1.2", 'is a decimal number, not a string; write "1-1.2"'),
+    "port, interface": (
+        'port = "1-1.4:1.0"',
+        '"1-1.4:1.0" is not a USB port path; write one such as "1-1.4"',
+    ),
+    "port, zero": ('port = "1-0"', '"1-0" is not a USB port path; write one such as "1-1.2"'),
+    "port, without bus": ('port = "2"', '"2" is not a USB port path; write one such as "1-1.2"'),
+    "unknown": ('vendor = "x"', "unknown key; remove it; known here are mac, serial, port"),
+    "typing error": ('serail = "x"', "unknown key; write serial"),
+    "elsewhere": (
+        'subnet = "10.0.11.0/24"',
+        "unknown key here, it belongs to [gadget.NAME]; move it to [gadget.NAME]",
+    ),
+}
+
+
+@pytest.mark.parametrize(("value", "message"), SIGN_REFUSALS.values(), ids=SIGN_REFUSALS)
+def test_sign_is_refused(value: str, message: str) -> None:
+    key = value.partition(" ")[0]
+    text = f"[gadget.ethusb1]\nmatch = {{ {value} }}\n{SUBNET}"
+    assert messages(text) == [f"otgd.toml:2: gadget.ethusb1.match.{key}: {message}"]
+
+
+def test_mac_in_match_is_refused_as_it_is_beside_it() -> None:
+    text = f'[gadget.ethusb1]\n{SUBNET}\n[gadget.ethusb1.match]\nmac = "00-22-82-ff-ff-01"\n'
+    assert messages(text) == [
+        'otgd.toml:5: gadget.ethusb1.match.mac: "00-22-82-ff-ff-01" is not six pairs of hex digits '
+        'with colons; write "00:22:82:ff:ff:01"'
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (
+            ["match = 5"],
+            "otgd.toml:2: gadget.ethusb1.match: is a whole number, not a table; "
+            'write match = { mac = "…", serial = "…", port = "…" }',
+        ),
+        (
+            ["match = {}"],
+            'otgd.toml:1: gadget.ethusb1.mac: is missing; add mac = "00:22:82:ff:ff:01", '
+            "the gadget's g_ether.host_addr",
+        ),
+        (
+            [MAC.strip(), 'match.mac = "00:22:82:ff:ff:02"'],
+            'otgd.toml:3: gadget.ethusb1.match.mac: is there twice, mac = "00:22:82:ff:ff:01" is '
+            "the same key; remove it, or the other one",
+        ),
+        (
+            [MAC.strip(), 'serial = "x"'],
+            "otgd.toml:3: gadget.ethusb1.serial: unknown key here, it belongs into match; "
+            'write match = { serial = "…" }',
+        ),
+    ],
+    ids=["no table", "empty", "two MACs", "outside"],
+)
+def test_match_is_refused(lines: list[str], expected: str) -> None:
+    assert messages("\n".join(["[gadget.ethusb1]", *lines, SUBNET])) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("key", "remedy"),
+    [
+        ("serial", "remove it, and tell them apart by mac or port"),
+        ("port", "remove it, or write another port (otgctl gadgets lists them)"),
+    ],
+)
+def test_sign_of_two_gadgets_is_refused(key: str, remedy: str) -> None:
+    text = FLEET + "".join(f'[gadget.ethusb{n}]\nmatch = {{ {key} = "1-1" }}\n' for n in (2, 3))
+    assert messages(text) == [
+        f'otgd.toml:11: gadget.ethusb3.match.{key}: "1-1" is also the {key} of ethusb2 (line 9); '
+        f"{remedy}"
+    ]
 
 
 SUBNET_REFUSALS = {
@@ -257,8 +381,8 @@ GADGET_REFUSALS = {
     ),
     "quoted unknown key": (
         '"a b" = 5',
-        '"a b": unknown key; remove it; known here are mac, subnet, host_address, guest_address, '
-        "guest_mac, hostname, masquerade, isolate",
+        '"a b": unknown key; remove it; known here are mac, match, subnet, host_address, '
+        "guest_address, guest_mac, hostname, masquerade, isolate",
     ),
 }
 

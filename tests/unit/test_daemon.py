@@ -117,7 +117,7 @@ class Stage:
 
     def plug(self, n: int = 1, ifname: str = "") -> None:
         """A gadget comes, and the kernel says so."""
-        self.world.happens(lambda: self.kernel.plug(ifname or f"usb{n}", gadget(n).mac))
+        self.world.happens(lambda: self.kernel.plug(ifname or f"usb{n}", gadget(n).mac or ""))
 
     def wait_up(self, n: int = 1) -> None:
         until(lambda: self.state.gadget(f"ethusb{n}").get("state") == "configured")
@@ -524,7 +524,7 @@ def test_links_that_come_faster_than_a_pass_get_the_next_at_once(stage: Stage) -
     def plug_another() -> None:
         nonlocal born
         if born <= 9:
-            stage.kernel.plug(f"usb{born}", gadget(born).mac)
+            stage.kernel.plug(f"usb{born}", gadget(born).mac or "")
             born += 1
 
     stage.config = config(*range(1, 10))

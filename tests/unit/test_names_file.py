@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,23 @@ def test_a_new_list_has_a_line_for_each_gadget(tmp_path: Path) -> None:
 
     assert names_in(tmp_path) == {"names.new": LINE_1 + LINE_2}
     assert (tmp_path / "names.new").stat().st_mode & 0o777 == 0o644
+
+
+def test_other_signs_are_listed_beside_the_mac(tmp_path: Path) -> None:
+    spec = desired(1).gadgets[0]
+    known = (
+        replace(spec, serial="d4c3b2a1", port="1-1.2"),
+        replace(spec, name="ethusb2", mac=None, serial="a*b", port="1-1.3"),  # udev would glob it
+    )
+
+    NamesFile(tmp_path).write(replace(desired(), gadgets=known))
+
+    assert (tmp_path / "names.new").read_text().splitlines() == [
+        "00:22:82:ff:ff:01 ethusb1 cdc_ether,cdc_ncm",
+        "serial=d4c3b2a1 ethusb1 cdc_ether,cdc_ncm",
+        "port=1-1.2 ethusb1 cdc_ether,cdc_ncm",
+        "port=1-1.3 ethusb2 cdc_ether,cdc_ncm",
+    ]
 
 
 @pytest.mark.parametrize("name", ["names", "names.new"])

@@ -221,7 +221,7 @@ def test_a_random_mac_is_told() -> None:
     plan = make_plan(want(1), have(bare(7, random_mac=True, driver="cdc_subset")))
 
     assert plan.unknown[0].reason == (
-        "no entry of the config has its MAC, which cdc_subset made up"
+        "no entry of the config has its MAC; cdc_subset made the MAC up"
     )
 
 

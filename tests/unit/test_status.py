@@ -39,14 +39,13 @@ if TYPE_CHECKING:
     from otgd.status import GadgetStatus
 
 ADDRESS = IPv4Interface("10.0.11.1/24")
-ZERO = GadgetSpec(
-    name="ethusb1", mac="00:22:82:ff:ff:01", host=ADDRESS, guest=IPv4Address("10.0.11.2")
-)
+MAC = "00:22:82:ff:ff:01"
+ZERO = GadgetSpec(name="ethusb1", mac=MAC, host=ADDRESS, guest=IPv4Address("10.0.11.2"))
 ISOLATED = replace(ZERO, masquerade=False, isolate=True)
 LINK = ObservedLink(
     ifindex=4,
     ifname="ethusb1",
-    mac=ZERO.mac,
+    mac=MAC,
     driver="cdc_ether",
     port="1-1.2",
     up=True,
@@ -375,6 +374,8 @@ def test_state_json() -> None:
                 "ifindex": 4,
                 "driver": "cdc_ether",
                 "port": "1-1.2",
+                "serial": None,
+                "known_by": "mac",
                 "addresses": ["10.0.11.1/24"],
                 "masquerade": True,
                 "since": "2026-01-01T00:00:00.000Z",
@@ -387,6 +388,7 @@ def test_state_json() -> None:
                 "mac": "00:22:82:ff:ff:09",
                 "driver": "cdc_ether",
                 "port": "1-1.3",
+                "serial": None,
                 "reason": "no entry of the config has its MAC",
             }
         ],

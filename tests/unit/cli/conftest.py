@@ -89,6 +89,8 @@ def gadget(name: str = "ethusb1", **facts: Any) -> dict[str, Any]:  # noqa: ANN4
         "ifindex": 7,
         "driver": "cdc_ether",
         "port": "1-1.2",
+        "serial": None,
+        "known_by": "mac",
         "addresses": ["10.0.11.1/24"],
         "masquerade": True,
         "since": "2026-01-01T00:00:00.000Z",
@@ -105,6 +107,7 @@ def absent(name: str = "ethusb2", **facts: Any) -> dict[str, Any]:  # noqa: ANN4
         ifindex=None,
         driver=None,
         port=None,
+        known_by=None,
         addresses=[],
         masquerade=False,
     )

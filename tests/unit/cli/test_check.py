@@ -17,6 +17,7 @@ def test_gadgets_are_listed(otgctl: Tool) -> None:
     assert said.lines[-1].split() == [
         "ethusb2",
         "00:22:82:ff:ff:02",
+        "-",
         "00:22:82:ff:ff:12",
         "10.0.12.0/24",
         "10.0.12.1",

@@ -8,6 +8,7 @@ import pytest
 
 from otgd.cli.gadgets import Matcher, read_serial
 from otgd.config import parse_config
+from otgd.identity import Sign
 from otgd.model import ObservedLink
 from tests.unit.cli.conftest import CONFIG
 
@@ -15,7 +16,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ENTRY = '\n[gadget.ethusb2]\nmac = "00:22:82:ff:ff:42"\n'
-PLACES = {"": "otgd.toml:4: fleet.mac", "ethusb2": "otgd.toml:10: gadget.ethusb2.mac"}
+PLACES = {
+    ("", Sign.MAC): "otgd.toml:4: fleet.mac",
+    ("ethusb2", Sign.MAC): "otgd.toml:10: gadget.ethusb2.mac",
+}
 
 
 def link(

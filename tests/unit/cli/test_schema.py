@@ -15,7 +15,8 @@ from tests.unit.cli.conftest import absent, gadget, state
 if TYPE_CHECKING:
     from tests.unit.cli.conftest import Tool
 
-LINK = {"ifindex": 9, "ifname": "usb3", "mac": "00:22:82:ff:ff:99", "driver": "x", "port": None}
+LINK = {"ifindex": 9, "ifname": "usb3", "mac": "00:22:82:ff:ff:99", "driver": "x"}
+LINK |= {"port": None, "serial": None}
 WRONG: dict[str, dict[str, Any]] = {
     "state": {"state": "fine"},
     "MAC": {"mac": "00-22-82"},

@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 
     from otgd.diagnosis.findings import Finding
 
+MAC = "00:22:82:ff:ff:01"
 SPEC = GadgetSpec(
     name="ethusb1",
-    mac="00:22:82:ff:ff:01",
+    mac=MAC,
     host=IPv4Interface("10.0.11.1/24"),
     guest=IPv4Address("10.0.11.2"),
     guest_mac="00:22:82:ff:ff:11",
@@ -37,7 +38,7 @@ SPEC = GadgetSpec(
 LINK = ObservedLink(
     ifindex=7,
     ifname="ethusb1",
-    mac=SPEC.mac,
+    mac=MAC,
     driver="cdc_ether",
     port="1-1.2",
     up=True,

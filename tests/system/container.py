@@ -136,7 +136,7 @@ def _first_process(nspawn: subprocess.Popen[bytes]) -> int | None:
     assert nspawn.poll() is None, f"systemd-nspawn: exit {nspawn.returncode}"
     for task in Path(f"/proc/{nspawn.pid}/task").iterdir():
         for child in (task / "children").read_text().split():
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError, ProcessLookupError):
                 if Path(f"/proc/{child}/comm").read_text().strip() == "systemd":
                     return int(child)
     return None

@@ -71,6 +71,7 @@ def _load(path: Path) -> Config:
     Raises:
         ConfigError: the config is refused.
     """
+    import otgd.model  # noqa: F401 - both processes need it: load it before they part
     from otgd.apart import apart
 
     outcome = apart(lambda: _read_config(path))

@@ -79,8 +79,10 @@ class IptablesPassage:
     def open(self) -> None:
         """Put our rule first in DOCKER-USER, or in FORWARD where Docker is not."""
         self._seen = None
-        chain = _passed(_parse(self._iptables("-S")))[0]
-        self._iptables("-I", chain, "1", *RULE)
+        chains = _parse(self._iptables("-S"))
+        # It may be back since it was missed: dockerd takes its jump away for a moment as it starts.
+        if not _holds_ours(chains):
+            self._iptables("-I", _passed(chains)[0], "1", *RULE)
 
     def shut(self) -> None:
         """Take our rule away, wherever it is."""
@@ -121,7 +123,7 @@ class IptablesPassage:
         if shutil.which("iptables", path=self._path) is None:
             return Passage.OPEN
         chains = _parse(self._iptables("-S"))
-        ours = any(_is_ours(rule) for name in _passed(chains) for rule in chains.get(name, []))
+        ours = _holds_ours(chains)
         forward = chains.get("FORWARD", [])
         # A policy is the chain's first line; any rule may drop, and is not ours to understand.
         quiet = all(_is_ours(rule) or rule == "-P FORWARD ACCEPT" for rule in forward)
@@ -176,6 +178,10 @@ def _passed(chains: dict[str, list[str]]) -> tuple[str, ...]:
     """
     is_passed = f"-A {FORWARD} -j {DOCKER_USER}" in chains.get(FORWARD, [])
     return (DOCKER_USER, FORWARD) if is_passed else (FORWARD,)
+
+
+def _holds_ours(chains: dict[str, list[str]]) -> bool:
+    return any(_is_ours(rule) for name in _passed(chains) for rule in chains.get(name, []))
 
 
 def _is_ours(rule: str) -> bool:

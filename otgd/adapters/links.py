@@ -247,7 +247,7 @@ class NetlinkLinks:
 
     def remove_altname(self, ifindex: int, altname: str) -> None:
         """Take an alternative name off the link."""
-        names = {"attrs": [("IFLA_ALT_IFNAME", altname)]}
+        names = (("IFLA_ALT_IFNAME", altname),)
         request = Request(
             kind=RTM_DELLINKPROP,
             fields={"family": AF_UNSPEC, "index": ifindex},

@@ -18,6 +18,7 @@ import socket
 import struct
 import sys
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -74,7 +75,10 @@ _NETLINK_GET_STRICT_CHK = 12
 """include/uapi/linux/netlink.h; with the strict check a dump is filtered by the kernel."""
 
 HEADER = struct.Struct("=IHHII")
-_ERROR = struct.Struct("=i")
+_INT = struct.Struct("=i")
+_IFINDEX_FIELDS = ("index", "ifindex")
+_IFINDEX_AT = HEADER.size + 4
+"""In struct ifinfomsg, ifaddrmsg and ndmsg alike."""
 _BUFFER_BYTES = 1 << 17
 _DUMP_TRIES = 5
 
@@ -180,6 +184,8 @@ _MESSAGES: dict[int, Any] = {
 class Request:
     """One message to the kernel: its type, header fields and attributes.
 
+    An attribute's value that is a tuple is a nest of attributes.
+
     Attributes:
         create: make what does not exist yet (NLM_F_CREATE).
         exclusive: make it, and refuse what exists already (NLM_F_CREATE | NLM_F_EXCL).
@@ -193,17 +199,31 @@ class Request:
 
     def encode(self, *, flags: int, sequence: int) -> bytes:
         """Return it as bytes."""
-        message = _MESSAGES[self.kind]()
-        for key, value in self.fields.items():
-            message[key] = value
-        message["attrs"] = list(self.attributes)
-        message["header"]["type"] = self.kind
         flags |= _NLM_F_CREATE if self.create else 0
         flags |= _NLM_F_CREATE_EXCL if self.exclusive else 0
-        message["header"]["flags"] = flags
-        message["header"]["sequence_number"] = sequence
-        message.encode()
-        return bytes(message.data)
+        fields = tuple(item for item in self.fields.items() if item[0] not in _IFINDEX_FIELDS)
+        ifindex = next((self.fields[name] for name in _IFINDEX_FIELDS if name in self.fields), 0)
+        data = bytearray(_encode(self.kind, fields, tuple(self.attributes)))
+        HEADER.pack_into(data, 0, len(data), self.kind, flags, sequence, 0)
+        if ifindex:
+            _INT.pack_into(data, _IFINDEX_AT, ifindex)
+        return bytes(data)
+
+
+@lru_cache(maxsize=256)
+def _encode(
+    kind: int, fields: tuple[tuple[str, int], ...], attributes: tuple[tuple[str, Any], ...]
+) -> bytes:
+    """Encode what is the same at each plug, once: the codec takes its time."""
+    message = _MESSAGES[kind]()
+    for key, value in fields:
+        message[key] = value
+    message["attrs"] = [
+        (name, {"attrs": list(value)} if isinstance(value, tuple) else value)
+        for name, value in attributes
+    ]
+    message.encode()
+    return bytes(message.data)
 
 
 class Rtnetlink:
@@ -304,5 +324,5 @@ def _decode(kind: int, data: bytes) -> Any:  # noqa: ANN401 - pyroute2 is untype
 
 
 def _errno(message: bytes) -> int:
-    (code,) = _ERROR.unpack_from(message, HEADER.size)
+    (code,) = _INT.unpack_from(message, HEADER.size)
     return -int(code)

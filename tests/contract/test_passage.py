@@ -157,6 +157,19 @@ def test_shut_takes_our_rule_from_wherever_it_is_and_nothing_else(host: Host) ->
     assert host.iptables("-S") == before
 
 
+def test_opened_twice_it_is_one_rule(host: Host) -> None:
+    """Dockerd takes its jump away for a moment as it starts, and our rule seems to be gone."""
+    host.iptables("-N", "DOCKER-USER")
+    host.iptables("-I", "FORWARD", "-j", "DOCKER-USER")
+    host.passage.open()
+    host.iptables("-D", "FORWARD", "-j", "DOCKER-USER")
+    assert host.look() is not Passage.GRANTED
+
+    host.iptables("-I", "FORWARD", "-j", "DOCKER-USER")
+    host.passage.open()
+    assert host.ours() == ["DOCKER-USER"]
+
+
 def test_rule_of_an_earlier_run_is_recognised(host: Host) -> None:
     host.iptables("-P", "FORWARD", "DROP")
     host.passage.open()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import gc
 import os
 import sys
 import time
@@ -31,6 +32,7 @@ LOCK_PATIENCE_S = 1.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the service; return the exit code."""
+    gc.disable()  # until the daemon is ready: what is imported is no garbage
     options = _parse(arguments)
     from otgd.adapters.service_manager import SystemdService
 
@@ -46,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"otgd: {err}", file=sys.stderr)  # noqa: T201 - the last word
         service.notify(f"STATUS={err}", f"ERRNO={errno.EIO}")
         return EX_FAILED
+    finally:
+        gc.enable()
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -81,6 +85,8 @@ def _load(path: Path) -> Config:
 
 
 def _read_config(path: Path) -> Config | tuple[Problem, ...]:
+    # None could do any good here, and pydantic reads every installed package's list to find one.
+    os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
     from otgd.config import load_config
 
     try:

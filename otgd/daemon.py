@@ -223,6 +223,7 @@ class Daemon:
             self._log.write(Event(kind=Kind.SERVICE_READY, message=text))
             gc.collect()
             gc.freeze()  # what lives by now stays; no later collection has to look at it
+            gc.enable()
             with self._surviving():
                 self._former = {each.name: each for each in self._world.leftovers()}
                 self._release_former()
@@ -236,7 +237,7 @@ class Daemon:
         """Wait for anything, then do what is due."""
         timeout_s = min(self._timers.next(), self._guests.next_at) - self._clock()
         ready = self._selector.select(None if math.isinf(timeout_s) else max(0.0, timeout_s))
-        for number in signals.read():
+        for number in signals.read() if _is_among(signals, ready) else ():
             self._stopping |= number != signal.SIGHUP
             self._reload_asked |= number == signal.SIGHUP
         if self._stopping:
@@ -273,7 +274,7 @@ class Daemon:
         Links come first: nobody is asked before all of them are configured.
         """
         now = self._clock()
-        if any(key.fileobj is self._guests for key, _ in ready):
+        if _is_among(self._guests, ready):
             self._guests.hear(now)
         if ask:
             self._guests.ask(now)
@@ -618,6 +619,10 @@ class _SignalPipe:
             return os.read(self._reader, 64)
         except BlockingIOError:
             return b""
+
+
+def _is_among(file: object, ready: list[tuple[selectors.SelectorKey, int]]) -> bool:
+    return any(key.fileobj is file for key, _ in ready)
 
 
 def _rules_hold(report: Report) -> bool:

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING
 from otgd.model import (
     Action,
     AddAddress,
+    AddRoute,
     AddRule,
     Held,
     RemoveAddress,
+    RemoveRoute,
     RemoveRule,
     SetLinkDown,
     SetLinkUp,
@@ -162,6 +164,10 @@ def _contrary(step: Action) -> Action | None:
             return RemoveAddress(gadget=gadget, ifindex=ifindex, interface=interface)
         case RemoveAddress(gadget=gadget, ifindex=ifindex, interface=interface):
             return AddAddress(gadget=gadget, ifindex=ifindex, interface=interface)
+        case AddRoute(gadget=gadget, ifindex=ifindex, subnet=subnet, source=source):
+            return RemoveRoute(gadget=gadget, ifindex=ifindex, subnet=subnet, source=source)
+        case RemoveRoute(gadget=gadget, ifindex=ifindex, subnet=subnet, source=source):
+            return AddRoute(gadget=gadget, ifindex=ifindex, subnet=subnet, source=source)
         case SetLinkUp(gadget=gadget, ifindex=ifindex):
             return SetLinkDown(gadget=gadget, ifindex=ifindex)
         case SetLinkDown(gadget=gadget, ifindex=ifindex):

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import assert_never
 
 from otgd.model import (
+    LOOPBACK,
     Action,
     AddAddress,
+    AddressAction,
+    AddRoute,
     AddRule,
     ClosePassage,
     EnableForwarding,
@@ -18,6 +21,7 @@ from otgd.model import (
     Quarantine,
     RemoveAddress,
     RemoveAltname,
+    RemoveRoute,
     RemoveRule,
     RenameLink,
     Rule,
@@ -58,6 +62,10 @@ def _describe_link_action(action: LinkAction) -> str:
             return f"add address {interface} to {_where(action)}"
         case RemoveAddress(interface=interface):
             return f"remove address {interface} from {_where(action)}"
+        case AddRoute(subnet=subnet, source=source):
+            return f"route {subnet} to {_where(action)} from {source}"
+        case RemoveRoute(subnet=subnet, source=source):
+            return f"remove the route of {subnet} to {_where(action)} from {source}"
         case SetLinkUp():
             return f"set {_where(action)} up"
         case SetLinkDown():
@@ -96,8 +104,9 @@ def slug(action: Action) -> str:
             return _kebab(type(action).__name__)
 
 
-def _where(action: AddAddress | RemoveAddress | SetLinkUp | SetLinkDown) -> str:
-    return action.gadget or f"ifindex {action.ifindex}"
+def _where(action: AddressAction | SetLinkUp | SetLinkDown) -> str:
+    lo = "lo" if action.ifindex == LOOPBACK else ""
+    return action.gadget or lo or f"ifindex {action.ifindex}"
 
 
 def _kebab(name: str) -> str:

@@ -38,6 +38,7 @@ class Kind(Enum):
     UNKNOWN_LINK = ("bc1312af4643474fba3dabd32146ae9c", Priority.WARNING)
     UPLINK_CHANGED = ("55d5db96db5347879b033c5b1665c29b", Priority.INFO)
     UPLINK_LOST = ("231c55b8b28d42e7b251cadae72346f2", Priority.WARNING)
+    HUB_BLOCKED = ("d774659a0e9e49e889dd921ad49e6fe8", Priority.WARNING)
     STEP_APPLIED = ("2aac3d56cb37499f8a8db53ec3dc93b4", Priority.DEBUG)
     STEP_FAILED = ("e8fc26aad2af491ca0a95c16221a6b8f", Priority.WARNING)
     REPAIRED = ("74139388ed9a4a0da9b1db36f317045a", Priority.NOTICE)

@@ -21,6 +21,9 @@ DEFAULT_DRIVERS = frozenset({"cdc_ether", "cdc_ncm", "cdc_eem", "cdc_subset", "r
 MAIN_TABLE = 254
 """RT_TABLE_MAIN, include/uapi/linux/rtnetlink.h."""
 
+LOOPBACK = 1
+"""The ifindex of lo in every network namespace (LOOPBACK_IFINDEX, include/net/flow.h)."""
+
 
 # --- desired -------------------------------------------------------------------------------------
 
@@ -40,6 +43,7 @@ class GadgetSpec:
         isolate: whether the guest is kept from other gadgets.
         guest_mac: the guest's own end (``g_ether.dev_addr``), if known.
         hostname: the guest's hostname, if known.
+        via_hub: whether the host speaks to it from its hub address.
     """
 
     name: str
@@ -52,6 +56,7 @@ class GadgetSpec:
     isolate: bool = False
     guest_mac: str | None = None
     hostname: str | None = None
+    via_hub: bool = False
 
     @property
     def subnet(self) -> IPv4Network:
@@ -89,12 +94,17 @@ class UnknownPolicy(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DesiredState:
-    """Everything that the kernel should hold, as far as otgd is concerned."""
+    """Everything that the kernel should hold, as far as otgd is concerned.
+
+    Attributes:
+        hub: the host's own address on lo, which outlives every cable; None where none is wanted.
+    """
 
     gadgets: tuple[GadgetSpec, ...] = ()
     uplink_policy: UplinkPolicy = UplinkPolicy()
     drivers: frozenset[str] = DEFAULT_DRIVERS
     unknown: UnknownPolicy = UnknownPolicy.REPORT
+    hub: IPv4Address | None = None
 
 
 class OnStop(StrEnum):
@@ -207,11 +217,18 @@ class ObservedLink:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObservedRoute:
-    """A unicast IPv4 route of the main table; ``0.0.0.0/0`` is a default route."""
+    """A unicast IPv4 route of the main table; ``0.0.0.0/0`` is a default route.
+
+    Attributes:
+        source: the host's address on packets of its own that go this way; None if none is set.
+        owned: it carries our ``rtm_protocol`` mark.
+    """
 
     destination: IPv4Network
     ifindex: int
     metric: int = 0
+    source: IPv4Address | None = None
+    owned: bool = False
 
     @property
     def is_default(self) -> bool:
@@ -325,6 +342,7 @@ class ObservedState:
     """What the kernel holds now.
 
     Attributes:
+        routes: of several to one place by one link the first is the one that counts.
         rules: our rules that are in force, and strays; foreign rules are not looked at.
         forwarding: ``net.ipv4.ip_forward``.
         firewall_fault: why the rules cannot be read; empty when they can.
@@ -396,7 +414,7 @@ class RemoveAltname:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddAddress:
-    """Put an IPv4 address on the link, marked as ours."""
+    """Put an IPv4 address on the link, marked as ours; *gadget* is empty for the hub's on lo."""
 
     gadget: str
     ifindex: int
@@ -410,6 +428,26 @@ class RemoveAddress:
     gadget: str
     ifindex: int
     interface: IPv4Interface
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddRoute:
+    """Have the host speak from *source* on the link, by a route of ours before the kernel's."""
+
+    gadget: str
+    ifindex: int
+    subnet: IPv4Network
+    source: IPv4Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveRoute:
+    """Take such a route of ours away; *gadget* is empty when no gadget has the link."""
+
+    gadget: str
+    ifindex: int
+    subnet: IPv4Network
+    source: IPv4Address
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -429,7 +467,8 @@ class SetLinkDown:
 
 
 FirewallAction = AddRule | RemoveRule
-LinkAction = RenameLink | RemoveAltname | AddAddress | RemoveAddress | SetLinkUp | SetLinkDown
+AddressAction = AddAddress | RemoveAddress | AddRoute | RemoveRoute
+LinkAction = RenameLink | RemoveAltname | AddressAction | SetLinkUp | SetLinkDown
 HostAction = EnableForwarding | OpenPassage | ClosePassage
 Action = HostAction | FirewallAction | LinkAction
 
@@ -442,12 +481,14 @@ class Aspect(StrEnum):
 
     ``PENDING``: the link is there, but udevd has not finished with it; this passes by itself.
     ``LINK``: the gadget gets nothing. ``UPLINK``: it gets everything but a way out.
+    ``HUB``: it gets everything, but the host cannot speak to it from its hub address.
     ``FIREWALL``: no rule of its can be in force, since the packet filter cannot be used.
     """
 
     PENDING = "pending"
     LINK = "link"
     UPLINK = "uplink"
+    HUB = "hub"
     FIREWALL = "firewall"
 
 
@@ -489,6 +530,7 @@ class Plan:
         unknown: links of a gadget driver that no gadget has.
         uplink: the uplink's name; empty when there is none.
         uplink_fault: why there is no uplink; empty when there is one.
+        hub_fault: why the hub address cannot be had; empty when it can, or is not wanted.
     """
 
     steps: tuple[Action, ...] = ()
@@ -497,6 +539,7 @@ class Plan:
     unknown: tuple[UnknownLink, ...] = ()
     uplink: str = ""
     uplink_fault: str = ""
+    hub_fault: str = ""
 
     @property
     def converged(self) -> bool:

@@ -4,7 +4,7 @@
 know what to do, and after, to verify: converged means an empty plan. In order:
 
 1. *identify*: which link is which gadget (by MAC, serial or port), which links are nobody's;
-2. *choose the uplink*;
+2. *choose the uplink* and the *hub*, the host's own address in a cluster over the cables;
 3. *block*: gadgets that cannot have their network now, each with one reason;
 4. *compare* what the rest should have with what is there, in the order that is safe.
 """
@@ -13,12 +13,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from ipaddress import IPv4Interface, IPv4Network
 from typing import TYPE_CHECKING
 
 from otgd.identity import Directory, Sign, signs_of
 from otgd.model import (
+    LOOPBACK,
     Action,
     AddAddress,
+    AddressAction,
+    AddRoute,
     AddRule,
     Aspect,
     Blocked,
@@ -29,6 +33,7 @@ from otgd.model import (
     GadgetSpec,
     Masquerade,
     ObservedLink,
+    ObservedRoute,
     ObservedState,
     OpenPassage,
     Passage,
@@ -36,6 +41,7 @@ from otgd.model import (
     Quarantine,
     RemoveAddress,
     RemoveAltname,
+    RemoveRoute,
     RemoveRule,
     RenameLink,
     Rule,
@@ -49,7 +55,7 @@ from otgd.model import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from ipaddress import IPv4Network
+    from ipaddress import IPv4Address
 
 STRAYS = ("stray", "")
 """The subject of every stray; they are cleared away before anything is built beside them."""
@@ -62,6 +68,7 @@ def make_plan(desired: DesiredState, observed: ObservedState) -> Plan:
     """Return the steps from *observed* to *desired*, and what is blocked with its reason."""
     identified = _identify(desired, observed)
     uplink, uplink_fault = choose_uplink(desired, observed, identified.excluded_from_uplink)
+    hub, hub_fault = _choose_hub(desired, observed)
     unknown = tuple(
         link
         for link in identified.unknown
@@ -86,10 +93,12 @@ def make_plan(desired: DesiredState, observed: ObservedState) -> Plan:
         elif spec.masquerade and observed.passage_fault:
             fault = f"FORWARD may drop its packets: {observed.passage_fault}"
             identified.block(spec, fault, Aspect.UPLINK)
+        if spec.via_hub:
+            identified.block(spec, hub_fault, Aspect.HUB)
 
     links = {link.ifindex: link for link in observed.links}
     wanted = {spec.host for spec in present.values()}
-    removals = list(_deconfigure(present, observed))
+    removals = list(_deconfigure(present, observed, hub))
     steps: list[Action] = [
         *_add_rules(rules, observed),
         *_forward(present.values(), observed),
@@ -97,7 +106,9 @@ def make_plan(desired: DesiredState, observed: ObservedState) -> Plan:
         *renames,
         # An address that moves to another link is never on both.
         *(step for step in removals if step.interface in wanted),
-        *_configure(present, links),
+        *_set_hub(hub, links),
+        *_configure(present, links, observed.routes, hub),
+        *_withdraw(present, observed.routes, hub),
         *(step for step in removals if step.interface not in wanted),
         *_quarantine(unknown, links, desired),
         *_remove_rules(rules, observed),
@@ -109,6 +120,7 @@ def make_plan(desired: DesiredState, observed: ObservedState) -> Plan:
         unknown=unknown,
         uplink=uplink,
         uplink_fault=uplink_fault,
+        hub_fault=hub_fault,
     )
 
 
@@ -257,16 +269,37 @@ def _is_named_uplink(link: UnknownLink, desired: DesiredState) -> bool:
     return link.ifname in desired.uplink_policy.interfaces
 
 
+# --- choose the hub ------------------------------------------------------------------------------
+
+
+def _choose_hub(desired: DesiredState, observed: ObservedState) -> tuple[IPv4Address | None, str]:
+    """Return the hub address if it can be had, and why it cannot.
+
+    An address that another network has, say the router's, would cut this host off from it.
+    """
+    if desired.hub is None:
+        return None, ""
+    collision = _collision(IPv4Network(desired.hub), LOOPBACK, observed)
+    return (
+        (None, f"hub address {desired.hub} is in {collision}") if collision else (desired.hub, "")
+    )
+
+
 # --- block ---------------------------------------------------------------------------------------
 
 
 def _overlap(spec: GadgetSpec, link: ObservedLink, observed: ObservedState) -> str:
     """Say what other network the gadget's subnet would take packets from; empty if none."""
-    names = {other.ifindex: other.ifname for other in observed.links}
+    collision = _collision(spec.subnet, link.ifindex, observed)
+    return f"subnet {spec.subnet} overlaps {collision}" if collision else ""
+
+
+def _collision(subnet: IPv4Network, own: int, observed: ObservedState) -> str:
+    """Name the first foreign network by another link than *own* that overlaps; empty if none."""
+    names = {link.ifindex: link.ifname for link in observed.links}
     for ifindex, network, what in _foreign_networks(observed):
-        if ifindex != link.ifindex and network.overlaps(spec.subnet):
-            where = names.get(ifindex, f"ifindex {ifindex}")
-            return f"subnet {spec.subnet} overlaps the {what} {network} of {where}"
+        if ifindex != own and network.overlaps(subnet):
+            return f"the {what} {network} of {names.get(ifindex, f'ifindex {ifindex}')}"
     return ""
 
 
@@ -281,7 +314,7 @@ def _foreign_networks(observed: ObservedState) -> Iterator[tuple[int, IPv4Networ
                 yield link.ifindex, address.interface.network, "address"
     for route in observed.routes:
         everything = route.destination.prefixlen <= HALF_OF_EVERYTHING
-        if not everything and (route.ifindex, route.destination) not in ours:
+        if not everything and not route.owned and (route.ifindex, route.destination) not in ours:
             yield route.ifindex, route.destination, "route"
 
 
@@ -445,25 +478,81 @@ def _passage(desired: DesiredState, observed: ObservedState) -> Iterator[Action]
         yield ClosePassage()
 
 
-def _configure(
-    present: dict[int, GadgetSpec], links: dict[int, ObservedLink]
+def _set_hub(
+    hub: IPv4Address | None, links: dict[int, ObservedLink]
 ) -> Iterator[AddAddress | SetLinkUp]:
+    """The hub address comes before the routes that name it; it is of no use on a lo that is down.
+
+    Exactly that address of somebody else's will do as well.
+    """
+    if hub is None:
+        return
+    lo = links[LOOPBACK]
+    interface = IPv4Interface(hub)
+    if all(address.interface != interface for address in lo.addresses):
+        yield AddAddress(gadget="", ifindex=LOOPBACK, interface=interface)
+    if not lo.up:
+        yield SetLinkUp(gadget="", ifindex=LOOPBACK)
+
+
+def _configure(
+    present: dict[int, GadgetSpec],
+    links: dict[int, ObservedLink],
+    routes: Iterable[ObservedRoute],
+    hub: IPv4Address | None,
+) -> Iterator[AddressAction | SetLinkUp]:
+    """Address, then up, then the route from the hub: a link that is down takes no route.
+
+    For the moment in between the host speaks from its end of the cable, which guests answer too.
+    """
+    counting = _counting(routes) if hub else {}
     for ifindex, spec in present.items():
         link = links[ifindex]
         if all(address.interface != spec.host for address in link.addresses):
             yield AddAddress(gadget=spec.name, ifindex=ifindex, interface=spec.host)
         if not link.up:
             yield SetLinkUp(gadget=spec.name, ifindex=ifindex)
+        if hub and spec.via_hub and counting.get((ifindex, spec.subnet)) != hub:
+            yield AddRoute(gadget=spec.name, ifindex=ifindex, subnet=spec.subnet, source=hub)
+
+
+def _counting(
+    routes: Iterable[ObservedRoute],
+) -> dict[tuple[int, IPv4Network], IPv4Address | None]:
+    """Return the source that counts for each link and network: that of the first route."""
+    found: dict[tuple[int, IPv4Network], IPv4Address | None] = {}
+    for route in routes:
+        found.setdefault((route.ifindex, route.destination), route.source)
+    return found
+
+
+def _withdraw(
+    present: dict[int, GadgetSpec], routes: Iterable[ObservedRoute], hub: IPv4Address | None
+) -> Iterator[RemoveRoute]:
+    """Take back our routes from where they are not wanted any more; the kernel's own are left."""
+    for route in routes:
+        spec = present.get(route.ifindex)
+        wanted = spec and spec.via_hub and (route.destination, route.source) == (spec.subnet, hub)
+        if route.owned and route.source and not wanted:
+            yield RemoveRoute(
+                gadget=spec.name if spec else "",
+                ifindex=route.ifindex,
+                subnet=route.destination,
+                source=route.source,
+            )
 
 
 def _deconfigure(
-    present: dict[int, GadgetSpec], observed: ObservedState
+    present: dict[int, GadgetSpec], observed: ObservedState, hub: IPv4Address | None
 ) -> Iterator[RemoveAddress]:
     """Take back our addresses from where they are not wanted any more."""
+    wanted = {ifindex: spec.host for ifindex, spec in present.items()}
+    if hub:
+        wanted[LOOPBACK] = IPv4Interface(hub)
     for link in observed.links:
         spec = present.get(link.ifindex)
         for address in link.addresses:
-            if address.owned and (spec is None or address.interface != spec.host):
+            if address.owned and address.interface != wanted.get(link.ifindex):
                 yield RemoveAddress(
                     gadget=spec.name if spec else "",
                     ifindex=link.ifindex,

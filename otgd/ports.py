@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Collection
-    from ipaddress import IPv4Address, IPv4Interface
+    from ipaddress import IPv4Address, IPv4Interface, IPv4Network
     from typing import Any
 
     from otgd.events import Event
@@ -36,8 +36,8 @@ class LinkPort(Protocol):
         """Return links with their IPv4 addresses, by ifindex: all, or those that are named."""
         ...
 
-    def observe_routes(self) -> tuple[ObservedRoute, ...]:
-        """Return the unicast IPv4 routes of the main table."""
+    def observe_routes(self, ifindex: int = 0) -> tuple[ObservedRoute, ...]:
+        """Return the unicast IPv4 routes of the main table: all, or those by one link."""
         ...
 
     def rename(self, ifindex: int, new: str) -> None:
@@ -54,6 +54,14 @@ class LinkPort(Protocol):
 
     def remove_address(self, ifindex: int, interface: IPv4Interface) -> None:
         """Take an address off the link."""
+        ...
+
+    def add_route(self, ifindex: int, subnet: IPv4Network, source: IPv4Address) -> None:
+        """Put a route before all to *subnet* by the link, mark it as ours; it sets the source."""
+        ...
+
+    def remove_route(self, ifindex: int, subnet: IPv4Network, source: IPv4Address) -> None:
+        """Take such a route of ours away."""
         ...
 
     def set_up(self, ifindex: int, *, up: bool = True) -> None:

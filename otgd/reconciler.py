@@ -18,6 +18,7 @@ from otgd.errors import PermanentError, TransientError
 from otgd.model import (
     Action,
     AddAddress,
+    AddRoute,
     AddRule,
     Aspect,
     ClosePassage,
@@ -32,6 +33,7 @@ from otgd.model import (
     Plan,
     RemoveAddress,
     RemoveAltname,
+    RemoveRoute,
     RemoveRule,
     RenameLink,
     Report,
@@ -275,6 +277,10 @@ class Reconciler:
                 self._links.add_address(ifindex, interface)
             case RemoveAddress(ifindex=ifindex, interface=interface):
                 self._links.remove_address(ifindex, interface)
+            case AddRoute(ifindex=ifindex, subnet=subnet, source=source):
+                self._links.add_route(ifindex, subnet, source)
+            case RemoveRoute(ifindex=ifindex, subnet=subnet, source=source):
+                self._links.remove_route(ifindex, subnet, source)
             case SetLinkUp(ifindex=ifindex):
                 self._links.set_up(ifindex)
             case SetLinkDown(ifindex=ifindex):
@@ -290,7 +296,8 @@ def _is_plain(plan: Plan, outcome: _Outcome) -> bool:
     """
     blocked = any(blocked.aspect is not Aspect.UPLINK for blocked in plan.blocked)
     rivals = any(link.rival_of for link in plan.unknown)
-    return not (blocked or rivals or plan.steps or outcome.failures or outcome.held)
+    troubled = blocked or rivals or plan.hub_fault
+    return not (troubled or plan.steps or outcome.failures or outcome.held)
 
 
 def _is_rule(step: Action) -> bool:

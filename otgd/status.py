@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any
 from otgd.describe import describe, slug
 from otgd.events import Event, Kind
 from otgd.identity import Sign, describe_signs, signs_of
-from otgd.model import Aspect, EnableForwarding, Masquerade, OpenPassage, SetLinkDown, gadget_of
+from otgd.model import (
+    LOOPBACK,
+    AddAddress,
+    Aspect,
+    EnableForwarding,
+    Masquerade,
+    OpenPassage,
+    SetLinkDown,
+    gadget_of,
+)
 from otgd.reachability import Guest
 
 if TYPE_CHECKING:
@@ -90,6 +99,8 @@ class Status:
     """Everything as it is, after a pass.
 
     Attributes:
+        hub: the hub address that the config wants; empty when it wants none.
+        hub_fault: why it cannot be had; empty when it can.
         fights: what somebody keeps undoing, beside what a gadget's reason tells.
         faults: why steps failed, beside what a gadget's reason tells.
     """
@@ -98,6 +109,8 @@ class Status:
     unknown: tuple[UnknownLink, ...] = ()
     uplink: str = ""
     uplink_fault: str = ""
+    hub: str = ""
+    hub_fault: str = ""
     forwarding: bool = False
     backend: str = ""
     backend_reason: str = ""
@@ -125,6 +138,8 @@ class Status:
         trouble = next((g for g in self.gadgets if g.state in (State.BLOCKED, State.FAILED)), None)
         if trouble:
             parts.append(f"{trouble.name}: {trouble.reason}")
+        if self.hub_fault:
+            parts.append(self.hub_fault)
         parts += self.faults[:1]
         return ", ".join(parts)
 
@@ -169,6 +184,8 @@ def make_status(
         unknown=plan.unknown,
         uplink=plan.uplink,
         uplink_fault=plan.uplink_fault,
+        hub=str(desired.hub or ""),
+        hub_fault=plan.hub_fault,
         forwarding=observed.forwarding,
         backend=backend,
         backend_reason=backend_reason,
@@ -282,7 +299,7 @@ def _judge(
         return State.FAILED, blocked[Aspect.FIREWALL]
     if any(gadget_of(step) == spec.name for step in report.fresh):
         return State.ABSENT, f"its link {link.ifname} came a moment ago"
-    return State.CONFIGURED, blocked.get(Aspect.UPLINK, "")
+    return State.CONFIGURED, blocked.get(Aspect.UPLINK) or blocked.get(Aspect.HUB, "")
 
 
 def _trouble(spec: GadgetSpec, report: Report) -> str:
@@ -326,13 +343,14 @@ def events_between(old: Status | None, new: Status, report: Report) -> Iterator[
         yield from _recognized(was, gadget)
         if was is None or was.identity != gadget.identity:
             yield from _gadget_event(was, gadget, report.remaining)
-        elif new.uplink == before.uplink:  # else the steps are no repair, but follow it
+        elif _surroundings(new) == _surroundings(before):  # else the steps follow those
             yield from _repairs(gadget, report)
     for dropped in before.gadgets:
         if dropped.name not in are and dropped.state is not State.ABSENT:
             text = f"{dropped.name}: no longer in the config"
             yield _event(Kind.GADGET_UNPLUGGED, dropped, text, State.ABSENT)
     yield from _host_events(before, new)
+    yield from _hub_events(before, new, report)
     yield from (_step_event(step) for step in report.applied)
 
 
@@ -369,6 +387,28 @@ def _host_events(old: Status, new: Status) -> Iterator[Event]:
     for fight in new.fights:
         if fight not in old.fights:
             yield Event(kind=Kind.CONTESTED, message=f"{fight}: somebody keeps undoing it")
+
+
+def _surroundings(status: Status) -> tuple[str, str, str]:
+    """What every gadget's network follows."""
+    return status.uplink, status.hub, status.hub_fault
+
+
+def _hub_events(old: Status, new: Status, report: Report) -> Iterator[Event]:
+    """Tell that the hub address cannot be had, or was put back."""
+    if new.hub_fault and new.hub_fault != old.hub_fault:
+        yield Event(
+            kind=Kind.HUB_BLOCKED,
+            message=f"{new.hub_fault}; members are spoken to from the ends of their cables",
+            fields={"OTGD_REASON": new.hub_fault},
+        )
+    if _surroundings(new) != _surroundings(old):
+        return
+    for step in report.applied:
+        if isinstance(step, AddAddress) and step.ifindex == LOOPBACK:
+            text = f"hub: repaired: {describe(step)}"
+            fields = {"INTERFACE": "lo", "OTGD_ACTION": slug(step)}
+            yield Event(kind=Kind.REPAIRED, message=text, fields=fields)
 
 
 def _uplink_event(old: Status, new: Status) -> Event:
@@ -463,6 +503,7 @@ def to_json(status: Status, report: Report, *, since: dict[str, str]) -> dict[st
         "uplink": status.uplink or None,
         "firewall": {"backend": status.backend, "reason": status.backend_reason},
         "forwarding": status.forwarding,
+        "hub": {"address": status.hub, "reason": status.hub_fault} if status.hub else None,
         "gadgets": gadget_facts(status, since),
         "unknown": [
             {

@@ -7,7 +7,8 @@ with the number of gadgets. Whatever is not that plain is answered by a look at 
 start, at a resync, after an overflow, when the background or the config changed.
 
 Pure but for its memory; the ports do the looking. Foreign routes over a gadget's link are noticed
-only by a look at everything.
+only by a look at everything; the route of its own subnet is looked at where a route of ours belongs
+there (``GadgetSpec.via_hub``).
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from otgd.identity import Directory
 from otgd.model import DesiredState, ObservedState, Passage, Quarantine, Stray, UnknownPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
+    from ipaddress import IPv4Network
 
     from otgd.model import GadgetSpec, ObservedLink, ObservedRoute, Rule
     from otgd.ports import FirewallPort, ForwardingPort, LinkPort, PassagePort
@@ -77,6 +79,7 @@ class View:
         self._claims: dict[int, str] = {}
         self._background: tuple[ObservedLink, ...] = ()
         self._routes: tuple[ObservedRoute, ...] = ()
+        self._own_routes: dict[int, tuple[ObservedRoute, ...]] = {}
         self._rules: frozenset[Rule] = frozenset()
         self._host = False, Passage.OPEN
         self._rules_of: dict[str, set[Rule]] = {}
@@ -138,7 +141,15 @@ class View:
             for address in link.addresses
             if address.owned
         }
-        self._routes = tuple(r for r in observed.routes if (r.ifindex, r.destination) not in ours)
+        subnets = {i: s for i, x in self._links.items() if (s := self._routed_subnet(x))}
+        self._own_routes = dict.fromkeys(subnets, ())
+        rest = []
+        for route in observed.routes:
+            if subnets.get(route.ifindex) == route.destination:
+                self._own_routes[route.ifindex] += (route,)
+            elif not route.owned and (route.ifindex, route.destination) not in ours:
+                rest.append(route)
+        self._routes = tuple(rest)
         self._rules = observed.rules
         self._host = observed.forwarding, observed.passage
         self._rules_of = {}
@@ -151,6 +162,13 @@ class View:
             return ""
         claim = self._directory.claim(link)
         return claim[0].name if claim else ""
+
+    def _routed_subnet(self, link: ObservedLink) -> IPv4Network | None:
+        """Return the subnet of the gadget on *link* if a route of ours belongs there."""
+        if self._desired.hub is None:
+            return None
+        spec = self._specs.get(self._gadget_on(link))
+        return spec.subnet if spec and spec.via_hub else None
 
     # --- a part ----------------------------------------------------------------------------------
 
@@ -184,13 +202,17 @@ class View:
             observed=replace(
                 host,
                 links=(*self._background, *own),
-                routes=self._routes,
+                routes=(*self._routes_of(own), *self._routes),
                 rules=rules,
                 # Which gadgets the passage is for, a part of them cannot tell; it is as it was.
                 passage=Passage.OPEN,
             ),
             gadgets=frozenset(gadgets),
         )
+
+    def _routes_of(self, links: Iterable[ObservedLink]) -> Iterator[ObservedRoute]:
+        for link in links:
+            yield from self._own_routes.get(link.ifindex, ())
 
     def _look_at_links(self, touched: frozenset[int]) -> set[str] | None:
         """Return the gadgets whose links changed; None when another link may have."""
@@ -203,7 +225,8 @@ class View:
             names = {self._gadget_on(link) for link in (before, after) if link is not None}
             if "" in names:
                 return None
-            if before != after:
+            rerouted = self._look_at_route(ifindex, after)
+            if rerouted or before != after:
                 gadgets |= names
         for ifindex in touched:
             self._links.pop(ifindex, None)
@@ -211,6 +234,16 @@ class View:
         self._links |= now
         self._claims |= {ifindex: self._gadget_on(link) for ifindex, link in now.items()}
         return gadgets
+
+    def _look_at_route(self, ifindex: int, link: ObservedLink | None) -> bool:
+        """Look at the routes of the gadget's subnet, if one is ours; tell whether they changed."""
+        before = self._own_routes.pop(ifindex, ())
+        subnet = self._routed_subnet(link) if link else None
+        if subnet is None:
+            return False
+        routes = self._ports[0].observe_routes(ifindex)
+        self._own_routes[ifindex] = tuple(r for r in routes if r.destination == subnet)
+        return self._own_routes[ifindex] != before
 
     def _look_at_rules(self, host: ObservedState) -> set[str] | None:
         """Return the gadgets whose rules changed; None when that is not all that did."""

@@ -7,12 +7,12 @@ it cannot drift. Property tests run thousands of histories against it.
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from otgd.errors import OtgdError, PermanentError
-from otgd.model import ObservedAddress, ObservedLink, ObservedRoute
+from otgd.model import LOOPBACK, ObservedAddress, ObservedLink, ObservedRoute
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -29,6 +29,7 @@ class FakeKernel:
     def __init__(self) -> None:
         self.links: dict[int, ObservedLink] = {}
         self.static_routes: list[ObservedRoute] = []
+        self.own_routes: list[ObservedRoute] = []
         self.forwards = False
         self.fail: dict[str, list[OtgdError]] = {}
         self.calls: list[str] = []
@@ -53,15 +54,29 @@ class FakeKernel:
         self.named.add(ifindex)
         return ifindex
 
+    def loopback(self) -> None:
+        """Have lo, which every real kernel has."""
+        address = ObservedAddress(interface=IPv4Interface("127.0.0.1/8"))
+        self.links[LOOPBACK] = ObservedLink(
+            ifindex=LOOPBACK, ifname="lo", mac="00:00:00:00:00:00", up=True, addresses=(address,)
+        )
+
     def unplug(self, ifindex: int) -> None:
         """A link goes, and its addresses and routes with it."""
         del self.links[ifindex]
         self.named.add(ifindex)
+        self._drop_dead_routes()
         self.static_routes = [r for r in self.static_routes if r.ifindex != ifindex]
 
     def change(self, ifindex: int, **fields: object) -> None:
         """Somebody else changes a link."""
         self.links[ifindex] = replace(self.links[ifindex], **fields)  # type: ignore[arg-type]
+        self.named.add(ifindex)
+        self._drop_dead_routes()
+
+    def flush_routes(self, ifindex: int) -> None:
+        """Somebody deletes the routes of ours by a link."""
+        self.own_routes = [route for route in self.own_routes if route.ifindex != ifindex]
         self.named.add(ifindex)
 
     def foreign_address(self, ifindex: int, interface: str) -> None:
@@ -84,16 +99,21 @@ class FakeKernel:
         named = self.links if ifindexes is None else self.links.keys() & set(ifindexes)
         return tuple(self.links[ifindex] for ifindex in sorted(named))
 
-    def observe_routes(self) -> tuple[ObservedRoute, ...]:
-        self._call("observe_routes")
+    def observe_routes(self, ifindex: int = 0) -> tuple[ObservedRoute, ...]:
+        self._call("observe_routes of a link" if ifindex else "observe_routes")
         connected = [
-            ObservedRoute(destination=address.interface.network, ifindex=link.ifindex)
+            ObservedRoute(
+                destination=address.interface.network,
+                ifindex=link.ifindex,
+                source=address.interface.ip,
+            )
             for link in self.links.values()
             for address in link.addresses
-            if link.up
+            if link.up and link.ifindex != LOOPBACK  # whose are in the table "local"
         ]
         usable = [r for r in self.static_routes if self.links[r.ifindex].up]
-        return (*connected, *usable)
+        routes = (*self.own_routes, *connected, *usable)
+        return tuple(route for route in routes if ifindex in (0, route.ifindex))
 
     def rename(self, ifindex: int, new: str) -> None:
         self._call("rename")
@@ -125,6 +145,23 @@ class FakeKernel:
             kept = (a for a in self.links[ifindex].addresses if a.interface != interface)
             self.change(ifindex, addresses=tuple(kept))
 
+    def add_route(self, ifindex: int, subnet: IPv4Network, source: IPv4Address) -> None:
+        self._call("add_route")
+        if not self._link(ifindex).up:
+            raise PermanentError("the link is down")
+        if source not in self._local():
+            raise PermanentError("Invalid argument")
+        route = ObservedRoute(destination=subnet, ifindex=ifindex, source=source, owned=True)
+        self.own_routes = [route, *(each for each in self.own_routes if each != route)]
+        self.named.add(ifindex)
+
+    def remove_route(self, ifindex: int, subnet: IPv4Network, source: IPv4Address) -> None:
+        self._call("remove_route")
+        gone = ObservedRoute(destination=subnet, ifindex=ifindex, source=source, owned=True)
+        if gone in self.own_routes:
+            self.own_routes.remove(gone)
+            self.named.add(ifindex)
+
     def set_up(self, ifindex: int, *, up: bool = True) -> None:
         self._call("set_up")
         self._link(ifindex)
@@ -147,6 +184,17 @@ class FakeKernel:
         if ifindex not in self.links:
             raise PermanentError("the link is gone")
         return self.links[ifindex]
+
+    def _local(self) -> set[IPv4Address]:
+        return {a.interface.ip for link in self.links.values() for a in link.addresses}
+
+    def _drop_dead_routes(self) -> None:
+        """A route goes with its link, with the last address there, and with its source."""
+        local = self._local()
+        alive = {i for i, link in self.links.items() if link.up and link.addresses}
+        dead = [r for r in self.own_routes if r.ifindex not in alive or r.source not in local]
+        self.named |= {route.ifindex for route in dead}
+        self.own_routes = [route for route in self.own_routes if route not in dead]
 
     def _names(self) -> set[str]:
         return {name for link in self.links.values() for name in (link.ifname, *link.altnames)}

@@ -10,7 +10,7 @@ import re
 import struct
 from collections import defaultdict
 from contextlib import contextmanager
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from socket import AF_INET, AF_UNSPEC
 from typing import TYPE_CHECKING, Any
@@ -20,11 +20,13 @@ from otgd.model import MAIN_TABLE, ObservedAddress, ObservedLink, ObservedRoute
 from otgd.netlink.rtnetlink import (
     RTM_DELADDR,
     RTM_DELLINKPROP,
+    RTM_DELROUTE,
     RTM_GETADDR,
     RTM_GETLINK,
     RTM_GETROUTE,
     RTM_NEWADDR,
     RTM_NEWLINK,
+    RTM_NEWROUTE,
     Request,
     Rtnetlink,
 )
@@ -33,14 +35,17 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
 OWNER = 0x6F
-"""Our value of ``IFA_PROTO`` (kernel 5.18, include/uapi/linux/if_addr.h): who made an address.
+"""Who made an address or a route: our value of ``IFA_PROTO`` and of ``rtm_protocol``.
 
-0 to 3 are the kernel's; nobody registers the rest. It survives a rename, which a label does not.
+Of ``IFA_PROTO`` (kernel 5.18, include/uapi/linux/if_addr.h) 0 to 3 are the kernel's; nobody
+registers the rest. It survives a rename, which a label does not. As a route's protocol 111 is in
+neither list, include/uapi/linux/rtnetlink.h nor iproute2's rt_protos.
 """
 
 IFF_UP = 0x1
 IFF_LOWER_UP = 0x10000
 RTN_UNICAST = 1
+RT_SCOPE_LINK = 253
 RTEXT_FILTER_SKIP_STATS = 8
 NET_ADDR_RANDOM = "1"
 OUR_LINK_FILES = "70-otgd-*.link"
@@ -52,6 +57,7 @@ _CAUSES: dict[int, tuple[type[OtgdError], str]] = {
     errno.EPERM: (PermanentError, "not permitted; otgd needs CAP_NET_ADMIN"),
     errno.EEXIST: (PermanentError, "the name is taken"),
     errno.ENODEV: (PermanentError, "the link is gone"),
+    errno.ENETDOWN: (PermanentError, "the link is down"),
     errno.EBUSY: (TransientError, "the link is busy"),
     errno.ENOBUFS: (TransientError, "the kernel has no buffer for it"),
     errno.ENOMEM: (TransientError, "the kernel has no memory for it"),
@@ -125,20 +131,30 @@ class NetlinkLinks:
             addresses[message["index"]].append(ObservedAddress(interface=interface, owned=owned))
         return addresses
 
-    def observe_routes(self) -> tuple[ObservedRoute, ...]:
-        """Return the unicast IPv4 routes of the main table, a multipath one once per hop."""
-        fields = {"family": AF_INET, "table": MAIN_TABLE}
+    def observe_routes(self, ifindex: int = 0) -> tuple[ObservedRoute, ...]:
+        """Return the unicast IPv4 routes of the main table, a multipath one once per hop.
+
+        With *ifindex* only those by that link. The order is that in which the kernel takes them.
+        """
+        request = Request(
+            kind=RTM_GETROUTE,
+            fields={"family": AF_INET, "table": MAIN_TABLE},
+            attributes=[("RTA_OIF", ifindex)] if ifindex else [],
+        )
         with _translated():
-            messages = self._netlink.dump(Request(kind=RTM_GETROUTE, fields=fields))
+            messages = self._netlink.dump(request)
         return tuple(
             ObservedRoute(
                 destination=IPv4Network((message.get_attr("RTA_DST") or 0, message["dst_len"])),
-                ifindex=ifindex,
+                ifindex=hop,
                 metric=message.get_attr("RTA_PRIORITY") or 0,
+                source=IPv4Address(source) if (source := message.get_attr("RTA_PREFSRC")) else None,
+                owned=message["proto"] == OWNER,
             )
             for message in messages
             if message["type"] == RTN_UNICAST and message.get_attr("RTA_TABLE") == MAIN_TABLE
-            for ifindex in _hops(message)
+            for hop in _hops(message)
+            if ifindex in (0, hop)
         )
 
     def _link(self, message: Any, addresses: tuple[ObservedAddress, ...]) -> ObservedLink:  # noqa: ANN401
@@ -280,6 +296,48 @@ class NetlinkLinks:
         )
         with _translated(fine=(errno.EADDRNOTAVAIL, errno.ENODEV)):
             self._netlink.change(request)
+
+    def add_route(self, ifindex: int, subnet: IPv4Network, source: IPv4Address) -> None:
+        """Put a route before all to *subnet* by the link, mark it as ours; it sets the source.
+
+        Of routes with one metric the kernel takes the first, and its own stays behind ours: so the
+        subnet is never without, and what is there when ours goes is the kernel's again.
+        """
+        with _translated():
+            try:
+                self._netlink.change(_route_request(RTM_NEWROUTE, ifindex, subnet, source))
+            except OSError as err:
+                if err.errno != errno.EEXIST:
+                    raise
+                # It is there: first, or behind another one, where it does not count.
+                self.remove_route(ifindex, subnet, source)
+                self._netlink.change(_route_request(RTM_NEWROUTE, ifindex, subnet, source))
+
+    def remove_route(self, ifindex: int, subnet: IPv4Network, source: IPv4Address) -> None:
+        """Take such a route of ours away."""
+        with _translated(fine=(errno.ESRCH, errno.ENODEV)):
+            self._netlink.change(_route_request(RTM_DELROUTE, ifindex, subnet, source))
+
+
+def _route_request(kind: int, ifindex: int, subnet: IPv4Network, source: IPv4Address) -> Request:
+    """Without NLM_F_APPEND a new route goes before those with the same metric (fib_trie.c)."""
+    return Request(
+        kind=kind,
+        fields={
+            "family": AF_INET,
+            "dst_len": subnet.prefixlen,
+            "table": MAIN_TABLE,
+            "proto": OWNER,
+            "scope": RT_SCOPE_LINK,
+            "type": RTN_UNICAST,
+        },
+        attributes=[
+            ("RTA_DST", str(subnet.network_address)),
+            ("RTA_OIF", ifindex),
+            ("RTA_PREFSRC", str(source)),
+        ],
+        create=kind == RTM_NEWROUTE,
+    )
 
 
 def _links_request(ifindex: int) -> Request:

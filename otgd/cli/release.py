@@ -21,6 +21,7 @@ from otgd.model import (
     ClosePassage,
     Passage,
     RemoveAddress,
+    RemoveRoute,
     RemoveRule,
     Rule,
     SourceGuard,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from otgd.cli.installation import Installation
-    from otgd.model import Action, ObservedLink
+    from otgd.model import Action, ObservedLink, ObservedRoute
     from otgd.ports import FirewallPort, LinkPort
 
 
@@ -41,9 +42,9 @@ if TYPE_CHECKING:
 def release(installation: Installation, *, name: str | None) -> int:
     r"""Undo all that is otgd's in the kernel, or only what is for the gadget NAME.
 
-    Removes the addresses that carry otgd's mark and otgd's firewall rules, in iptables and in
-    nftables. Links keep their names; forwarding stays on; what otgd did not make is not touched.
-    otgd must be stopped, or it would bring all of it back at once.
+    Removes the addresses and routes that carry otgd's mark and otgd's firewall rules, in iptables
+    and in nftables. Links keep their names; forwarding stays on; what otgd did not make is not
+    touched. otgd must be stopped, or it would bring all of it back at once.
 
     \b
     Examples:
@@ -92,13 +93,17 @@ class _Outcome:
 
 
 def _release(name: str | None, links: LinkPort, firewalls: Iterable[FirewallPort]) -> _Outcome:
-    """Take back addresses, then rules: what protects an address outlives it."""
+    """Take back routes and addresses, then rules: what protects an address outlives it."""
     outcome = _Outcome()
     held = {firewall: rules for firewall in firewalls if (rules := _look(firewall)) is not None}
     if not held:
         raise OtgdError("no firewall can be looked at, so nothing was touched")
     rules = frozenset[Rule]().union(*held.values())
-    for step in _addresses(name, links.observe_links(), rules):
+    observed = links.observe_links()
+    for route in _routes(name, observed, links.observe_routes()):
+        with outcome.telling([route]):
+            links.remove_route(route.ifindex, route.subnet, route.source)
+    for step in _addresses(name, observed, rules):
         with outcome.telling([step]):
             links.remove_address(step.ifindex, step.interface)
     for firewall, theirs in held.items():
@@ -162,6 +167,22 @@ def _addresses(
                 yield RemoveAddress(
                     gadget=link.ifname, ifindex=link.ifindex, interface=address.interface
                 )
+
+
+def _routes(
+    name: str | None, links: Iterable[ObservedLink], routes: Iterable[ObservedRoute]
+) -> Iterator[RemoveRoute]:
+    """Yield our routes; those of one gadget are by its link."""
+    names = {link.ifindex: link.ifname for link in links}
+    for route in routes:
+        ifname = names.get(route.ifindex, "")
+        if route.owned and route.source and name in (None, ifname):
+            yield RemoveRoute(
+                gadget=ifname,
+                ifindex=route.ifindex,
+                subnet=route.destination,
+                source=route.source,
+            )
 
 
 def _is_for(name: str | None, rule: Rule) -> bool:

@@ -83,7 +83,7 @@ STATE = {
     "title": "/run/otgd/state.json, and otgctl status --json",
     **_table(
         "What otgd keeps and what it sees. A new version means that readers must change.",
-        optional=("running",),
+        optional=("running", "hub"),
         version={"const": VERSION},
         otgd_version=_is("string", "The version of the program."),
         pid=_is(["integer", "null"], "The daemon's process; null where it does not run."),
@@ -95,6 +95,16 @@ STATE = {
             reason=_is("string", "Why this one."),
         ),
         forwarding=_is("boolean", "net.ipv4.ip_forward."),
+        hub={
+            "anyOf": [
+                _table(
+                    "The host's own address in a swarm, on lo.",
+                    address=_is("string", "An IPv4 address."),
+                    reason=_is("string", "Why it cannot be had; empty if it can."),
+                ),
+                {"type": "null"},
+            ]
+        },
         gadgets=_list_of(GADGET, "Every gadget of the config, in its order."),
         unknown=_list_of(UNKNOWN, "Links left alone."),
         last_pass={"anyOf": [LAST_PASS, {"type": "null"}]},

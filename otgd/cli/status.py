@@ -53,7 +53,10 @@ def _surroundings(state: dict[str, Any]) -> str:
     uplink = state["uplink"] or "none"
     reason = state["firewall"].get("reason")
     firewall = state["firewall"]["backend"] + (f" ({reason})" if reason else "")
-    return f"uplink {uplink}, firewall {firewall}, forwarding {forwarding}"
+    hub = state.get("hub")  # no otgd before the swarm wrote it
+    fault = f" ({hub['reason']})" if hub and hub["reason"] else ""
+    with_hub = f", hub {hub['address']}{fault}" if hub else ""
+    return f"uplink {uplink}, firewall {firewall}, forwarding {forwarding}{with_hub}"
 
 
 def _row(gadget: dict[str, Any], now: datetime) -> tuple[str, ...]:

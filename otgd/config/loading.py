@@ -12,7 +12,7 @@ from otgd.config.findings import Findings
 from otgd.config.fleet import check_fleet, unfold_fleet
 from otgd.config.lines import locate_keys
 from otgd.config.schema import validate
-from otgd.config.swarm import check_members, check_swarm, swarm_spec
+from otgd.config.swarm import check_members, check_swarm, swarm_spec, via_hub
 from otgd.errors import ConfigError, Problem
 from otgd.model import Config, DesiredState, Settings, UplinkPolicy
 
@@ -87,13 +87,15 @@ def parse_config(text: str, *, file: str) -> Config:
         check_members(swarm, [draft.name for draft in drafts], findings=findings)
     gadgets = tuple(spec for draft in drafts if (spec := draft.spec()))
     findings.raise_any()
+    cluster = swarm_spec(document.swarm, gadgets)
 
     return Config(
         desired=DesiredState(
-            gadgets=gadgets,
+            gadgets=via_hub(gadgets, cluster) if cluster else gadgets,
             uplink_policy=UplinkPolicy(interfaces=uplinks),
             drivers=document.hotplug.drivers,
             unknown=document.hotplug.unknown,
+            hub=cluster.hub_address if cluster else None,
         ),
         settings=Settings(
             source=document.hotplug.source,
@@ -102,7 +104,7 @@ def parse_config(text: str, *, file: str) -> Config:
             resync_s=document.service.resync_s,
             log_level=document.service.log_level,
         ),
-        swarm=swarm_spec(swarm, gadgets),
+        swarm=cluster,
     )
 
 

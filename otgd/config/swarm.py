@@ -6,6 +6,7 @@ word, so both are refused here. What the host's other networks hold is seen at r
 
 from __future__ import annotations
 
+from dataclasses import replace
 from difflib import get_close_matches
 from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from otgd.config.values import POOL_PREFIXLEN, quote, show
 from otgd.model import SwarmSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from otgd.config.drafts import Draft
     from otgd.config.findings import Findings
@@ -70,6 +71,14 @@ def swarm_spec(table: SwarmTable | None, gadgets: Sequence[GadgetSpec]) -> Swarm
         if table.members is None
         else table.members,
         auto_join=table.auto_join,
+    )
+
+
+def via_hub(gadgets: Iterable[GadgetSpec], swarm: SwarmSpec) -> tuple[GadgetSpec, ...]:
+    """Return *gadgets* with the host speaking from its hub address to the members of *swarm*."""
+    return tuple(
+        replace(gadget, via_hub=True) if gadget.name in swarm.members else gadget
+        for gadget in gadgets
     )
 
 

@@ -146,6 +146,7 @@ class RouteMessage(_nlmsg):  # type: ignore[misc]
         (1, "RTA_DST", "ip4addr"),
         (4, "RTA_OIF", "uint32"),
         (6, "RTA_PRIORITY", "uint32"),
+        (7, "RTA_PREFSRC", "ip4addr"),
         (9, "RTA_MULTIPATH", "cdata"),
         (15, "RTA_TABLE", "uint32"),
     )
@@ -174,6 +175,7 @@ _MESSAGES: dict[int, Any] = {
     RTM_DELADDR: AddressMessage,
     RTM_GETADDR: AddressMessage,
     RTM_NEWROUTE: RouteMessage,
+    RTM_DELROUTE: RouteMessage,
     RTM_GETROUTE: RouteMessage,
     RTM_NEWNEIGH: NeighbourMessage,
     RTM_GETNEIGH: NeighbourMessage,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
 from otgd.adapters.links import OWNER, NetlinkLinks
 from otgd.errors import PermanentError
-from otgd.model import ObservedAddress, ObservedLink
+from otgd.model import LOOPBACK, ObservedAddress, ObservedLink
 from tests.fake_kernel import FakeKernel
 from tests.lab.namespaces import run
 from tests.lab.sysfs import usb_tree
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MAC = "00:22:82:ff:ff:01"
 OTHER_MAC = "00:22:82:ff:ff:02"
 ADDRESS = IPv4Interface("10.0.11.1/24")
+HUB = IPv4Interface("10.0.10.1/32")
 
 
 class World(Protocol):
@@ -36,11 +37,13 @@ class World(Protocol):
     def foreign_address(self, ifindex: int, interface: str) -> None: ...
     def default_route(self, ifindex: int, metric: int) -> None: ...
     def altname(self, ifindex: int, name: str) -> None: ...
+    def flush_routes(self, ifindex: int) -> None: ...
 
 
 class FakeWorld:
     def __init__(self) -> None:
         self.kernel = FakeKernel()
+        self.kernel.loopback()
         self.port: LinkPort = self.kernel
 
     def plug(self, ifname: str, mac: str) -> int:
@@ -57,6 +60,9 @@ class FakeWorld:
 
     def altname(self, ifindex: int, name: str) -> None:
         self.kernel.change(ifindex, altnames=(name,))
+
+    def flush_routes(self, ifindex: int) -> None:
+        self.kernel.flush_routes(ifindex)
 
 
 class RealWorld:
@@ -83,6 +89,9 @@ class RealWorld:
 
     def altname(self, ifindex: int, name: str) -> None:
         run("ip", "link", "property", "add", "dev", self._name(ifindex), "altname", name)
+
+    def flush_routes(self, ifindex: int) -> None:
+        run("ip", "route", "flush", "dev", self._name(ifindex), "proto", str(OWNER))
 
     def _name(self, ifindex: int) -> str:
         return next(x.ifname for x in self.links.observe_links() if x.ifindex == ifindex)
@@ -258,6 +267,140 @@ def test_routes_are_those_of_addresses_and_of_others(world: World) -> None:
         (IPv4Network("10.0.11.0/24"), ifindex, 0),
         (IPv4Network("0.0.0.0/0"), ifindex, 100),
     }
+
+
+# --- routes of ours ------------------------------------------------------------------------------
+
+
+def routes(world: World, ifindex: int) -> list[tuple[str, bool]]:
+    """The sources of the routes to the gadget's subnet, the one that counts first, and if ours."""
+    return [
+        (str(route.source), route.owned)
+        for route in world.port.observe_routes(ifindex)
+        if route.destination == ADDRESS.network and route.ifindex == ifindex
+    ]
+
+
+@pytest.fixture
+def member(world: World) -> int:
+    """A gadget's link, up and with its address, and the hub address on lo."""
+    ifindex = world.plug("usb0", MAC)
+    world.port.add_address(LOOPBACK, HUB)
+    world.port.add_address(ifindex, ADDRESS)
+    world.port.set_up(ifindex)
+    return ifindex
+
+
+KERNELS = (str(ADDRESS.ip), False)
+OURS = (str(HUB.ip), True)
+
+
+def test_a_hub_address_on_lo_is_ours_and_goes_like_any_other(world: World) -> None:
+    world.port.add_address(LOOPBACK, HUB)
+    assert ObservedAddress(interface=HUB, owned=True) in see(world, LOOPBACK).addresses
+
+    world.port.remove_address(LOOPBACK, HUB)
+    assert [str(a.interface) for a in see(world, LOOPBACK).addresses] == ["127.0.0.1/8"]
+
+
+def test_a_route_of_ours_comes_before_the_kernels_and_leaves_it_behind(
+    world: World, member: int
+) -> None:
+    assert routes(world, member) == [KERNELS]
+
+    world.port.add_route(member, ADDRESS.network, HUB.ip)
+    world.port.add_route(member, ADDRESS.network, HUB.ip)
+    assert routes(world, member) == [OURS, KERNELS]
+    assert {r.metric for r in world.port.observe_routes(member)} == {0}
+
+    world.port.remove_route(member, ADDRESS.network, HUB.ip)
+    world.port.remove_route(member, ADDRESS.network, HUB.ip)
+    assert routes(world, member) == [KERNELS]
+
+
+def test_the_newest_route_of_ours_counts(world: World, member: int) -> None:
+    other = IPv4Interface("10.0.9.1/32")
+    world.port.add_address(LOOPBACK, other)
+    world.port.add_route(member, ADDRESS.network, HUB.ip)
+
+    world.port.add_route(member, ADDRESS.network, other.ip)
+    assert routes(world, member) == [(str(other.ip), True), OURS, KERNELS]
+    world.port.add_route(member, ADDRESS.network, HUB.ip)
+    assert routes(world, member) == [OURS, (str(other.ip), True), KERNELS]
+
+
+def test_routes_of_one_link_are_seen_alone(world: World, member: int) -> None:
+    second = world.plug("usb1", OTHER_MAC)
+    world.port.add_address(second, IPv4Interface("10.0.12.1/24"))
+    world.port.set_up(second)
+    world.port.add_route(member, ADDRESS.network, HUB.ip)
+
+    assert {route.ifindex for route in world.port.observe_routes(member)} == {member}
+    assert {route.ifindex for route in world.port.observe_routes(second)} == {second}
+    assert world.port.observe_routes(4242) == ()
+
+
+@pytest.mark.parametrize("what", ["down", "last address", "hub", "flush", "unplug"])
+def test_a_route_of_ours_goes_with_what_it_stands_on(world: World, member: int, what: str) -> None:
+    world.port.add_route(member, ADDRESS.network, HUB.ip)
+    match what:
+        case "down":
+            world.port.set_up(member, up=False)
+            world.port.set_up(member)
+        case "last address":
+            world.port.remove_address(member, ADDRESS)
+            world.port.add_address(member, ADDRESS)
+        case "hub":
+            world.port.remove_address(LOOPBACK, HUB)
+        case "flush":
+            world.flush_routes(member)
+        case _:
+            world.unplug(member)
+
+    assert routes(world, member) == ([] if what == "unplug" else [KERNELS])
+
+
+def test_a_route_outlives_its_subnets_address_while_the_link_has_another(
+    world: World, member: int
+) -> None:
+    world.port.add_route(member, ADDRESS.network, HUB.ip)
+    world.foreign_address(member, "192.168.7.1/24")
+
+    world.port.remove_address(member, ADDRESS)
+    assert routes(world, member) == [OURS]
+    world.port.add_address(member, ADDRESS)
+    assert routes(world, member) == [OURS, KERNELS]
+
+
+def test_a_route_is_refused_on_a_link_that_is_down_and_from_nobodys_address(
+    world: World, member: int
+) -> None:
+    with pytest.raises(PermanentError, match="Invalid argument"):
+        world.port.add_route(member, ADDRESS.network, IPv4Address("10.0.99.1"))
+    world.port.set_up(member, up=False)
+    with pytest.raises(PermanentError, match="down"):
+        world.port.add_route(member, ADDRESS.network, HUB.ip)
+    world.unplug(member)
+    with pytest.raises(PermanentError, match="gone"):
+        world.port.add_route(member, ADDRESS.network, HUB.ip)
+    world.port.remove_route(member, ADDRESS.network, HUB.ip)
+
+
+@pytest.mark.usefixtures("netns")
+def test_a_route_of_ours_behind_anothers_is_moved_before_it() -> None:
+    real = RealWorld()
+    ifindex = real.plug("usb0", MAC)
+    for index, address in ((LOOPBACK, HUB), (ifindex, ADDRESS)):
+        real.port.add_address(index, address)
+    real.port.set_up(ifindex)
+    real.port.add_route(ifindex, ADDRESS.network, HUB.ip)
+    run("ip", "route", "prepend", "10.0.11.0/24", "dev", "usb0", "src", "10.0.11.1")
+    assert routes(real, ifindex) == [KERNELS, OURS, KERNELS]
+
+    real.port.add_route(ifindex, ADDRESS.network, HUB.ip)
+
+    assert routes(real, ifindex) == [OURS, KERNELS, KERNELS]
+    real.links.close()
 
 
 @pytest.mark.usefixtures("netns")

@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from otgd.model import (
+    LOOPBACK,
     DesiredState,
     Forward,
     GadgetSpec,
     Masquerade,
+    ObservedAddress,
     ObservedLink,
     Rule,
     SourceGuard,
@@ -38,6 +40,7 @@ SIGNS = st.sampled_from(
     [("mac",), ("mac",), ("serial",), ("port",), ("mac", "port"), ("mac", "serial", "port")]
 )
 FOREIGN = ["192.168.50.1/24", "172.20.0.1/16", "203.0.113.7/32"]
+HUBS = st.sampled_from([None, IPv4Address("10.0.10.1"), IPv4Address("10.0.9.1")])
 
 
 def mac(number: int) -> str:
@@ -58,6 +61,7 @@ def specs(draw: st.DrawFn) -> tuple[GadgetSpec, ...]:
             guest=IPv4Address(f"10.0.1{number}.2"),
             masquerade=draw(st.booleans()),
             isolate=draw(st.booleans()),
+            via_hub=draw(st.booleans()),
         )
         for number in numbers
     )
@@ -178,6 +182,17 @@ class Expectation:
         return found
 
 
+def hub_that_can_be_had(kernel: FakeKernel, hub: IPv4Address | None) -> IPv4Address | None:
+    """The hub address, unless somebody else's network beside lo has room for it."""
+    networks = [
+        address.interface.network
+        for link in kernel.links.values()
+        for address in link.addresses
+        if link.ifname != "lo" and not address.owned
+    ]
+    return None if any(hub in network for network in networks if hub) else hub
+
+
 def foreign_part(kernel: FakeKernel) -> dict[int, list[str]]:
     return {
         ifindex: [str(a.interface) for a in link.addresses if not a.owned]
@@ -191,14 +206,15 @@ def foreign_part(kernel: FakeKernel) -> dict[int, list[str]]:
 class Histories(RuleBasedStateMachine):
     """Anything happens in any order; every now and then a pass looks at it."""
 
-    @initialize(gadgets=specs())
-    def begin(self, gadgets: tuple[GadgetSpec, ...]) -> None:
+    @initialize(gadgets=specs(), hub=HUBS)
+    def begin(self, gadgets: tuple[GadgetSpec, ...], hub: IPv4Address | None) -> None:
         self.kernel = MortalKernel()
+        self.kernel.loopback()
         self.firewall = FakeFirewall()
         self.uplink = self.kernel.plug("eth0", "b8:27:eb:00:00:01", driver="smsc95xx")
         self.kernel.change(self.uplink, up=True)
         self.kernel.foreign_address(self.uplink, "192.168.1.5/24")
-        self.desired = DesiredState(gadgets=gadgets)
+        self.desired = DesiredState(gadgets=gadgets, hub=hub)
         self.start()
 
     def start(self) -> None:
@@ -210,7 +226,7 @@ class Histories(RuleBasedStateMachine):
         )
 
     def a_link(self, index: int) -> int | None:
-        plugged = [i for i in sorted(self.kernel.links) if i != self.uplink]
+        plugged = [i for i in sorted(self.kernel.links) if i not in (LOOPBACK, self.uplink)]
         return plugged[index % len(plugged)] if plugged else None
 
     def taken(self) -> set[str]:
@@ -277,9 +293,37 @@ class Histories(RuleBasedStateMachine):
         if present:
             self.kernel.default_route(self.uplink)
 
-    @rule(gadgets=specs())
-    def the_config_changes(self, gadgets: tuple[GadgetSpec, ...]) -> None:
-        self.desired = DesiredState(gadgets=gadgets)
+    @rule(index=st.integers(0, 9))
+    def somebody_flushes_routes(self, index: int) -> None:
+        if (ifindex := self.a_link(index)) is not None:
+            self.kernel.flush_routes(ifindex)
+
+    @rule()
+    def somebody_flushes_lo(self) -> None:
+        self.kernel.change(LOOPBACK, addresses=())
+
+    @rule()
+    def somebody_takes_lo_down(self) -> None:
+        self.kernel.change(LOOPBACK, up=False)
+
+    @rule(lo=st.booleans())
+    def somebody_has_the_hubs_address(self, lo: bool) -> None:  # noqa: FBT001
+        """On lo that will do; as part of a LAN it cannot be had."""
+        if lo and all(str(a.interface.ip) != "10.0.9.1" for a in self.addresses(LOOPBACK)):
+            self.kernel.foreign_address(LOOPBACK, "10.0.9.1/32")
+        elif not lo and len(self.addresses(self.uplink)) == 1:
+            self.kernel.foreign_address(self.uplink, "10.0.10.7/24")
+
+    @rule()
+    def the_lan_goes(self) -> None:
+        self.kernel.change(self.uplink, addresses=self.addresses(self.uplink)[:1])
+
+    def addresses(self, ifindex: int) -> tuple[ObservedAddress, ...]:
+        return self.kernel.links[ifindex].addresses
+
+    @rule(gadgets=specs(), hub=HUBS)
+    def the_config_changes(self, gadgets: tuple[GadgetSpec, ...], hub: IPv4Address | None) -> None:
+        self.desired = DesiredState(gadgets=gadgets, hub=hub)
 
     @rule(calls=st.integers(0, 20))
     def a_pass_is_killed(self, calls: int) -> None:
@@ -301,6 +345,7 @@ class Histories(RuleBasedStateMachine):
         served = expected.served()
         uplink = "eth0" if self.kernel.static_routes else ""
         rules = expected.rules(uplink)
+        hub = hub_that_can_be_had(self.kernel, self.desired.hub)
         foreign = foreign_part(self.kernel)
 
         report = self.reconciler.run_pass(self.desired, everything=everything)
@@ -310,6 +355,7 @@ class Histories(RuleBasedStateMachine):
             assert report.remaining.converged, report
             assert self.firewall.observe() == rules
             self.links_are_as_expected(served)
+            self.the_hub_is_as_expected(served, hub)
         assert foreign_part(self.kernel) == foreign
         again = self.reconciler.run_pass(self.desired, everything=not everything)
         assert not again.applied or report.held
@@ -327,6 +373,8 @@ class Histories(RuleBasedStateMachine):
         by_ifindex = {link.ifindex: name for name, link in served.items()}
         hosts = {spec.name: spec.host for spec in self.desired.gadgets}
         for ifindex, link in self.kernel.links.items():
+            if link.ifname == "lo":
+                continue
             name = by_ifindex.get(ifindex)
             owned = [a.interface for a in link.addresses if a.owned]
             if name is None:
@@ -336,6 +384,26 @@ class Histories(RuleBasedStateMachine):
             assert (link.ifname, link.up) == (name, True)
             assert everything.count(hosts[name]) == 1
             assert set(owned) <= {hosts[name]}
+
+    def the_hub_is_as_expected(
+        self, served: dict[str, ObservedLink], hub: IPv4Address | None
+    ) -> None:
+        lo = self.kernel.links[LOOPBACK]
+        ours = [str(a.interface) for a in lo.addresses if a.owned]
+        if hub is None:
+            assert ours == []
+        else:
+            assert lo.up
+            assert [str(a.interface) for a in lo.addresses].count(f"{hub}/32") == 1
+            assert set(ours) <= {f"{hub}/32"}
+        specs = {spec.name: spec for spec in self.desired.gadgets}
+        owned = 0
+        for name, link in served.items():
+            routes = self.kernel.observe_routes(link.ifindex)
+            first = next(r for r in routes if r.destination == specs[name].subnet)
+            assert (first.source == hub) == (hub is not None and specs[name].via_hub)
+            owned += first.owned
+        assert len(self.kernel.own_routes) == owned
 
     @invariant()
     def no_two_links_have_one_host_address_from_us(self) -> None:
@@ -362,10 +430,13 @@ class CalmHistories(RuleBasedStateMachine):
     """Only gadgets that the config names come, go and are disturbed: a glance has to do."""
 
     numbers = (1, 2, 3, 4)
+    members = (1, 2)
+    hub = IPv4Address("10.0.10.1")
 
     def __init__(self) -> None:
         super().__init__()
         self.kernel = FakeKernel()
+        self.kernel.loopback()
         self.firewall = FakeFirewall()
         self.plugged: dict[int, int] = {}
         self.boots = 0
@@ -380,10 +451,11 @@ class CalmHistories(RuleBasedStateMachine):
                 port="1-1.4" if n == 4 else None,
                 host=IPv4Interface(f"10.0.1{n}.1/24"),
                 guest=IPv4Address(f"10.0.1{n}.2"),
+                via_hub=n in self.members,
             )
             for n in self.numbers
         )
-        self.desired = DesiredState(gadgets=gadgets)
+        self.desired = DesiredState(gadgets=gadgets, hub=self.hub)
         self.reconciler = Reconciler(
             links=self.kernel,
             firewall=self.firewall,
@@ -403,7 +475,9 @@ class CalmHistories(RuleBasedStateMachine):
             usb = {"serial": f"S{number}", "port": f"1-1.{number}"}
             self.plugged[number] = self.kernel.plug(f"usb{number}", address, **usb)
 
-    @rule(number=NUMBERS, what=st.sampled_from(["addresses", "up", "name", "rule", "routes"]))
+    @rule(
+        number=NUMBERS, what=st.sampled_from(["addresses", "up", "name", "rule", "routes", "route"])
+    )
     def disturb(self, number: int, what: str) -> None:
         ifindex = self.plugged.get(number)
         if ifindex is None:
@@ -415,6 +489,8 @@ class CalmHistories(RuleBasedStateMachine):
                 self.kernel.change(ifindex, up=False)
             case "name":
                 self.kernel.change(ifindex, ifname=f"stolen{number}")
+            case "route":
+                self.kernel.flush_routes(ifindex)
             case "routes":
                 self.kernel.foreign_address(ifindex, f"192.168.{number}.1/24")
             case _:
@@ -440,6 +516,10 @@ class CalmHistories(RuleBasedStateMachine):
             link = next(x for x in self.kernel.links.values() if x.ifname == name)
             assert link.up
             assert [a.owned for a in link.addresses].count(True) == 1
+        for number, ifindex in self.plugged.items():
+            routes = self.kernel.observe_routes(ifindex)
+            first = next(r for r in routes if str(r.destination) == f"10.0.1{number}.0/24")
+            assert (first.source == self.hub) == first.owned == (number in self.members)
         if report.gadgets is not None:
             assert self.kernel.calls.count("observe_routes") == full_looks
 

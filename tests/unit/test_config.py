@@ -1133,6 +1133,8 @@ def test_swarm_has_every_gadget_by_default() -> None:
         text + 'hub_address = "10.0.10.1"\nmembers = "fleet"\n', file="otgd.toml"
     )
     assert fleet_too.swarm == swarm
+    assert config.desired.hub == IPv4Address("10.0.10.1")
+    assert all(gadget.via_hub for gadget in config.desired.gadgets)
 
 
 def test_swarm_is_as_the_file_says() -> None:
@@ -1146,7 +1148,12 @@ ssh_user = "zero"
 members = ["ethusb3", "ethusb1"]
 auto_join = true
 """
-    assert parse_config(text, file="otgd.toml").swarm == SwarmSpec(
+    config = parse_config(text, file="otgd.toml")
+    assert [gadget.name for gadget in config.desired.gadgets if gadget.via_hub] == [
+        "ethusb1",
+        "ethusb3",
+    ]
+    assert config.swarm == SwarmSpec(
         hub_address=IPv4Address("192.168.7.1"),
         address_pool=IPv4Network("172.31.0.0/20"),
         ssh_user="zero",

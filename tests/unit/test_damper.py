@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address, IPv4Network
+
 import pytest
 
 from otgd.damper import (
@@ -14,7 +16,17 @@ from otgd.damper import (
     WEARY_S,
     Damper,
 )
-from otgd.model import AddRule, EnableForwarding, Quarantine, RemoveRule, SetLinkUp, Stray
+from otgd.model import (
+    Action,
+    AddRoute,
+    AddRule,
+    EnableForwarding,
+    Quarantine,
+    RemoveRoute,
+    RemoveRule,
+    SetLinkUp,
+    Stray,
+)
 
 UP = SetLinkUp(gadget="ethusb1", ifindex=7)
 OTHER = SetLinkUp(gadget="ethusb2", ifindex=8)
@@ -152,16 +164,29 @@ def test_what_is_undone_before_anybody_looks_is_contested_from_the_first_time() 
     assert settled(damper, 1.02) == SETTLE_S
 
 
-def test_what_we_take_back_ourselves_was_not_undone() -> None:
-    damper = Damper()
-    rule = Quarantine(ifname="usb0")
-    for now in range(FREE * 3):
-        damper.applied([AddRule(rule=rule)], now)
-        damper.missed([RemoveRule(rule=rule)], now)
-        damper.applied([RemoveRule(rule=rule)], now)
-        damper.missed([AddRule(rule=rule)], now)
+ROUTE = {"subnet": IPv4Network("10.0.11.0/24"), "source": IPv4Address("10.0.10.1")}
+PAIRS: dict[str, tuple[Action, Action]] = {
+    "rule": (
+        AddRule(rule=Quarantine(ifname="usb0")),
+        RemoveRule(rule=Quarantine(ifname="usb0")),
+    ),
+    "route": (
+        AddRoute(gadget="ethusb1", ifindex=7, **ROUTE),  # type: ignore[arg-type]
+        RemoveRoute(gadget="ethusb1", ifindex=7, **ROUTE),  # type: ignore[arg-type]
+    ),
+}
 
-    assert damper.hold([AddRule(rule=rule), RemoveRule(rule=rule)], FREE * 3) == {}
+
+@pytest.mark.parametrize(("do", "undo"), PAIRS.values(), ids=PAIRS)
+def test_what_we_take_back_ourselves_was_not_undone(do: Action, undo: Action) -> None:
+    damper = Damper()
+    for now in range(FREE * 3):
+        damper.applied([do], now)
+        damper.missed([undo], now)
+        damper.applied([undo], now)
+        damper.missed([do], now)
+
+    assert damper.hold([do, undo], FREE * 3) == {}
     assert damper.contested(FREE * 3) == {}
 
 

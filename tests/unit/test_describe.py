@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import get_args
 
 import pytest
@@ -11,6 +11,7 @@ from otgd.describe import describe, describe_rule, slug
 from otgd.model import (
     Action,
     AddAddress,
+    AddRoute,
     AddRule,
     ClosePassage,
     EnableForwarding,
@@ -20,6 +21,7 @@ from otgd.model import (
     Quarantine,
     RemoveAddress,
     RemoveAltname,
+    RemoveRoute,
     RemoveRule,
     RenameLink,
     Rule,
@@ -31,6 +33,7 @@ from otgd.model import (
 
 SUBNET = IPv4Network("10.0.11.0/24")
 ADDRESS = IPv4Interface("10.0.11.1/24")
+HUB = IPv4Address("10.0.10.1")
 ZERO = "ethusb1"
 MASQUERADE = Masquerade(gadget=ZERO, subnet=SUBNET, uplink="eth0")
 
@@ -61,6 +64,21 @@ STEPS: list[tuple[Action, str, str]] = [
         RemoveAltname(gadget=ZERO, ifindex=4, altname=ZERO),
         "take the alternative name ethusb1 off ifindex 4",
         "remove-altname",
+    ),
+    (
+        AddAddress(gadget="", ifindex=1, interface=IPv4Interface("10.0.10.1/32")),
+        "add address 10.0.10.1/32 to lo",
+        "add-address",
+    ),
+    (
+        AddRoute(gadget=ZERO, ifindex=4, subnet=SUBNET, source=HUB),
+        "route 10.0.11.0/24 to ethusb1 from 10.0.10.1",
+        "add-route",
+    ),
+    (
+        RemoveRoute(gadget="", ifindex=4, subnet=SUBNET, source=HUB),
+        "remove the route of 10.0.11.0/24 to ifindex 4 from 10.0.10.1",
+        "remove-route",
     ),
     (
         AddAddress(gadget=ZERO, ifindex=4, interface=ADDRESS),

@@ -9,6 +9,7 @@ import pytest
 
 from otgd.describe import describe
 from otgd.model import (
+    LOOPBACK,
     Aspect,
     DesiredState,
     Forward,
@@ -586,3 +587,177 @@ def test_report_lets_a_usb_modem_be_the_uplink() -> None:
     plan = make_plan(want(1), have(links=(bare(7, up=True),), routes=(route(17),)))
 
     assert (plan.uplink, plan.unknown) == ("usb7", ())
+
+
+# --- the hub -------------------------------------------------------------------------------------
+
+HUB = IPv4Address("10.0.10.1")
+OWN_HUB = ObservedAddress(interface=IPv4Interface(HUB), owned=True)
+LO = ObservedLink(
+    ifindex=LOOPBACK,
+    ifname="lo",
+    mac="00:00:00:00:00:00",
+    up=True,
+    addresses=(ObservedAddress(interface=IPv4Interface("127.0.0.1/8")),),
+)
+LO_WITH_HUB = replace(LO, addresses=(*LO.addresses, OWN_HUB))
+
+
+def want_hub(*numbers: int, hub: IPv4Address | None = HUB) -> DesiredState:
+    return DesiredState(gadgets=tuple(spec(n, via_hub=True) for n in numbers), hub=hub)
+
+
+def from_hub(number: int, hub: IPv4Address = HUB) -> ObservedRoute:
+    return ObservedRoute(
+        destination=spec(number).subnet, ifindex=10 + number, source=hub, owned=True
+    )
+
+
+def kernels(number: int) -> ObservedRoute:
+    gadget = spec(number)
+    return ObservedRoute(destination=gadget.subnet, ifindex=10 + number, source=gadget.host.ip)
+
+
+def with_hub(
+    *links: ObservedLink, lo: ObservedLink = LO_WITH_HUB, **fields: object
+) -> ObservedState:
+    return have(lo, *links, **fields)
+
+
+def test_a_plugged_member_is_routed_from_the_hub_once_its_link_is_up() -> None:
+    plan = make_plan(want_hub(1), with_hub(bare(1, "usb0"), lo=LO))
+
+    assert steps(plan)[3:] == [
+        "rename usb0 to ethusb1",
+        "add address 10.0.10.1/32 to lo",
+        "add address 10.0.11.1/24 to ethusb1",
+        "set ethusb1 up",
+        "route 10.0.11.0/24 to ethusb1 from 10.0.10.1",
+    ]
+
+
+def test_the_hub_is_there_before_any_gadget() -> None:
+    assert steps(make_plan(want_hub(1), with_hub(lo=LO))) == ["add address 10.0.10.1/32 to lo"]
+
+
+def test_a_configured_member_needs_nothing() -> None:
+    routes = (DEFAULT, from_hub(1), kernels(1))
+
+    assert make_plan(want_hub(1), with_hub(done(1), routes=routes, rules=rules(1))).converged
+
+
+@pytest.mark.parametrize(
+    "routes",
+    [(), (kernels(1),), (kernels(1), from_hub(1)), (kernels(1), from_hub(2))],
+    ids=["none", "the kernel's", "behind the kernel's", "by another link"],
+)
+def test_a_member_gets_the_route_that_counts(routes: tuple[ObservedRoute, ...]) -> None:
+    state = with_hub(done(1), done(2), routes=(DEFAULT, *routes), rules=rules(1) | rules(2))
+
+    assert "route 10.0.11.0/24 to ethusb1 from 10.0.10.1" in steps(make_plan(want_hub(1, 2), state))
+
+
+def test_somebody_elses_route_from_the_hub_is_good_enough() -> None:
+    routes = (DEFAULT, replace(from_hub(1), owned=False), kernels(1))
+
+    assert make_plan(want_hub(1), with_hub(done(1), routes=routes, rules=rules(1))).converged
+
+
+def test_somebody_elses_hub_address_is_good_enough_and_stays() -> None:
+    foreign = replace(LO, addresses=(replace(OWN_HUB, owned=False),))
+
+    assert make_plan(want_hub(), with_hub(lo=foreign)).converged
+    assert make_plan(want(), with_hub(lo=foreign)).converged
+
+
+def test_a_lo_that_is_down_is_set_up_for_the_hub_alone() -> None:
+    down = replace(LO_WITH_HUB, up=False)
+
+    assert steps(make_plan(want_hub(), with_hub(lo=down))) == ["set lo up"]
+    assert make_plan(want(), with_hub(lo=replace(LO, up=False))).converged
+
+
+def test_who_is_no_member_keeps_the_kernels_route() -> None:
+    desired = DesiredState(gadgets=(spec(1),), hub=HUB)
+    state = with_hub(done(1), routes=(DEFAULT, kernels(1)), rules=rules(1))
+
+    assert make_plan(desired, state).converged
+
+
+def test_a_former_member_loses_the_route_and_nothing_else() -> None:
+    desired = DesiredState(gadgets=(spec(1),), hub=HUB)
+    routes = (DEFAULT, from_hub(1), kernels(1))
+
+    plan = make_plan(desired, with_hub(done(1), routes=routes, rules=rules(1)))
+
+    assert steps(plan) == ["remove the route of 10.0.11.0/24 to ethusb1 from 10.0.10.1"]
+
+
+def test_without_a_hub_routes_go_before_its_address() -> None:
+    routes = (DEFAULT, from_hub(1), kernels(1))
+
+    plan = make_plan(want(1), with_hub(done(1), routes=routes, rules=rules(1)))
+
+    assert steps(plan) == [
+        "remove the route of 10.0.11.0/24 to ethusb1 from 10.0.10.1",
+        "remove address 10.0.10.1/32 from lo",
+    ]
+
+
+def test_a_moved_hub_is_there_before_the_old_one_goes() -> None:
+    routes = (DEFAULT, from_hub(1), kernels(1))
+    desired = want_hub(1, hub=IPv4Address("10.0.9.1"))
+
+    plan = make_plan(desired, with_hub(done(1), routes=routes, rules=rules(1)))
+
+    assert steps(plan) == [
+        "add address 10.0.9.1/32 to lo",
+        "route 10.0.11.0/24 to ethusb1 from 10.0.9.1",
+        "remove the route of 10.0.11.0/24 to ethusb1 from 10.0.10.1",
+        "remove address 10.0.10.1/32 from lo",
+    ]
+
+
+def test_a_route_of_ours_by_a_link_that_no_gadget_has_goes() -> None:
+    plan = make_plan(want_hub(2), with_hub(done(1), routes=(DEFAULT, from_hub(1)), rules=rules(1)))
+
+    assert steps(plan)[:2] == [
+        "remove the route of 10.0.11.0/24 to ifindex 11 from 10.0.10.1",
+        "remove address 10.0.11.1/24 from ifindex 11",
+    ]
+
+
+def test_a_route_of_ours_is_no_other_network() -> None:
+    """Left on the link that gadget 1 had before; the gadget is on another one now."""
+    old = replace(from_hub(1), ifindex=99)
+
+    plan = make_plan(want_hub(1), with_hub(bare(1), routes=(DEFAULT, old)))
+
+    assert plan.blocked == ()
+
+
+@pytest.mark.parametrize(
+    ("foreign", "cause"),
+    [
+        ((ObservedAddress(interface=IPv4Interface("10.0.10.7/24")),), "address"),
+        (ETH0.addresses, "route"),
+    ],
+    ids=["address", "route"],
+)
+def test_a_hub_in_another_network_is_taken_back_and_its_members_are_told(
+    foreign: tuple[ObservedAddress, ...], cause: str
+) -> None:
+    lan = ObservedRoute(destination=IPv4Network("10.0.10.0/24"), ifindex=2)
+    state = with_hub(done(1), routes=(DEFAULT, lan, from_hub(1), kernels(1)), rules=rules(1))
+    links = tuple(replace(x, addresses=foreign) if x.ifname == "eth0" else x for x in state.links)
+    fault = f"hub address 10.0.10.1 is in the {cause} 10.0.10.0/24 of eth0"
+
+    plan = make_plan(want_hub(1), replace(state, links=links))
+
+    assert steps(plan) == [
+        "remove the route of 10.0.11.0/24 to ethusb1 from 10.0.10.1",
+        "remove address 10.0.10.1/32 from lo",
+    ]
+    assert plan.hub_fault == fault
+    assert reasons(plan, Aspect.HUB) == {"ethusb1": fault}
+    assert reasons(plan) == {}

@@ -11,8 +11,10 @@ import pytest
 
 from otgd.events import Event, Kind
 from otgd.model import (
+    LOOPBACK,
     Action,
     AddAddress,
+    AddRoute,
     AddRule,
     Aspect,
     Blocked,
@@ -349,6 +351,63 @@ def test_a_failure_that_is_no_gadgets_is_told_once() -> None:
     assert status(replace(left, remaining=UP.remaining, observed=UP.observed)).faults == ()
 
 
+# --- the hub -------------------------------------------------------------------------------------
+
+HUB = IPv4Interface("10.0.10.1/32")
+MEMBER = replace(ZERO, via_hub=True)
+HUB_FAULT = "hub address 10.0.10.1 is in the address 10.0.10.0/24 of eth0"
+ADD_HUB = AddAddress(gadget="", ifindex=LOOPBACK, interface=HUB)
+ADD_ROUTE = AddRoute(gadget="ethusb1", ifindex=4, subnet=ZERO.subnet, source=HUB.ip)
+NO_HUB = replace(
+    UP,
+    remaining=replace(
+        UP.remaining,
+        hub_fault=HUB_FAULT,
+        blocked=(Blocked(gadget="ethusb1", reason=HUB_FAULT, aspect=Aspect.HUB),),
+    ),
+)
+
+
+def hub_status(report: Report, hub: IPv4Address | None = HUB.ip) -> Status:
+    return make_status(DesiredState(gadgets=(MEMBER,), hub=hub), report, backend="nftables")
+
+
+def hub_lines(old: Status, report: Report) -> list[tuple[Kind, str]]:
+    events = events_between(old, hub_status(report), report)
+    return [(event.kind, event.message) for event in events]
+
+
+def test_the_hub_is_in_state_json_with_what_is_wrong() -> None:
+    hub = {"address": "10.0.10.1", "reason": ""}
+    assert to_json(hub_status(UP), UP, since={})["hub"] == hub
+    assert to_json(hub_status(NO_HUB), NO_HUB, since={})["hub"] == {**hub, "reason": HUB_FAULT}
+
+
+def test_a_hub_that_cannot_be_had_is_told_once_and_stays_in_the_summary() -> None:
+    gadget, hub = hub_lines(hub_status(UP), NO_HUB)
+    assert gadget[0] is Kind.GADGET_CONFIGURED
+    assert gadget[1].endswith(f"; {HUB_FAULT}")
+    text = f"{HUB_FAULT}; members are spoken to from the ends of their cables"
+    assert hub == (Kind.HUB_BLOCKED, text)
+    assert hub_lines(hub_status(NO_HUB), NO_HUB) == []
+    assert hub_status(NO_HUB).summary == f"1 of 1 gadgets up, uplink eth0, {HUB_FAULT}"
+    assert hub_lines(hub_status(NO_HUB), UP)[0][0] is Kind.GADGET_CONFIGURED
+
+
+def test_what_is_put_back_for_the_hub_is_told_as_repair() -> None:
+    report = replace(UP, applied=(ADD_HUB, ADD_ROUTE))
+    assert [line for line in hub_lines(hub_status(UP), report) if line[0] is Kind.REPAIRED] == [
+        (Kind.REPAIRED, "ethusb1: repaired: route 10.0.11.0/24 to ethusb1 from 10.0.10.1"),
+        (Kind.REPAIRED, "hub: repaired: add address 10.0.10.1/32 to lo"),
+    ]
+
+
+def test_a_new_hub_is_no_repair() -> None:
+    report = replace(UP, applied=(ADD_HUB, ADD_ROUTE))
+    kinds = {kind for kind, _ in hub_lines(hub_status(UP, hub=None), report)}
+    assert kinds == {Kind.STEP_APPLIED}
+
+
 # --- state.json ----------------------------------------------------------------------------------
 
 
@@ -365,6 +424,7 @@ def test_state_json() -> None:
         "uplink": "eth0",
         "firewall": {"backend": "nftables", "reason": "of old habit"},
         "forwarding": True,
+        "hub": None,
         "gadgets": [
             {
                 "name": "ethusb1",

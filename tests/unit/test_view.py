@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface
 
 import pytest
 
 from otgd.errors import OtgdError, PermanentError
-from otgd.model import DesiredState, GadgetSpec, Report, Rule, Stray, UnknownPolicy
+from otgd.model import LOOPBACK, DesiredState, GadgetSpec, Report, Rule, Stray, UnknownPolicy
 from otgd.reconciler import Reconciler
 from tests.fake_kernel import FakeKernel
 from tests.fakes import FakeFirewall
@@ -23,12 +24,19 @@ def spec(number: int) -> GadgetSpec:
 
 
 class Bench:
-    """Gadget 1 is configured and all is well; 2 is wanted and absent; a USB modem is unlisted."""
+    """Gadget 1 is configured and all is well; 2 is wanted and absent; a USB modem is unlisted.
 
-    def __init__(self, unknown: UnknownPolicy = UnknownPolicy.REPORT) -> None:
+    With *hub* both are members, and there is lo.
+    """
+
+    def __init__(
+        self, unknown: UnknownPolicy = UnknownPolicy.REPORT, hub: IPv4Address | None = None
+    ) -> None:
         self.kernel = FakeKernel()
+        self.kernel.loopback()
         self.firewall = FakeFirewall()
-        self.desired = DesiredState(gadgets=(spec(1), spec(2)), unknown=unknown)
+        gadgets = tuple(replace(spec(n), via_hub=hub is not None) for n in (1, 2))
+        self.desired = DesiredState(gadgets=gadgets, unknown=unknown, hub=hub)
         self.reconciler = Reconciler(
             links=self.kernel,
             firewall=self.firewall,
@@ -242,3 +250,95 @@ def test_observing_for_others_raises_what_the_links_raise(bench: Bench) -> None:
 
     with pytest.raises(PermanentError):
         bench.reconciler.observe()
+
+
+# --- with a hub ----------------------------------------------------------------------------------
+
+HUB = IPv4Address("10.0.10.1")
+
+
+@pytest.fixture
+def hub_bench() -> Bench:
+    return Bench(hub=HUB)
+
+
+def source_of(bench: Bench, ifindex: int) -> IPv4Address | None:
+    return bench.kernel.observe_routes(ifindex)[0].source
+
+
+def test_a_plugged_member_is_served_at_a_glance(hub_bench: Bench) -> None:
+    hub_bench.kernel.calls.clear()
+    second = hub_bench.plug(2)
+
+    report = hub_bench.run()
+
+    assert report.gadgets == frozenset({"ethusb2"})
+    assert report.remaining.converged
+    assert "observe_routes" not in hub_bench.kernel.calls
+    assert source_of(hub_bench, second) == HUB
+
+
+def test_a_route_that_somebody_took_is_put_back_at_a_glance(hub_bench: Bench) -> None:
+    hub_bench.kernel.flush_routes(hub_bench.usb1)
+
+    assert hub_bench.run().gadgets == frozenset({"ethusb1"})
+    assert source_of(hub_bench, hub_bench.usb1) == HUB
+    assert hub_bench.run().gadgets == frozenset()
+
+
+def test_a_route_that_went_as_its_link_changed_is_put_back_in_the_same_pass(
+    hub_bench: Bench,
+) -> None:
+    hub_bench.kernel.change(hub_bench.usb1, up=False)
+
+    report = hub_bench.run()
+
+    assert report.remaining.converged
+    assert source_of(hub_bench, hub_bench.usb1) == HUB
+
+
+def test_a_rule_of_a_member_is_put_back_without_touching_its_route(hub_bench: Bench) -> None:
+    hub_bench.firewall.held.pop()
+    hub_bench.kernel.calls.clear()
+
+    assert hub_bench.run().remaining.converged
+    assert "add_route" not in hub_bench.kernel.calls
+
+
+def test_an_unplugged_member_is_forgotten_at_a_glance(hub_bench: Bench) -> None:
+    hub_bench.kernel.unplug(hub_bench.usb1)
+
+    assert hub_bench.run().gadgets == frozenset({"ethusb1"})
+    assert hub_bench.run().applied == ()
+
+
+def test_a_lost_hub_is_looked_at_as_a_whole_and_all_members_are_mended(hub_bench: Bench) -> None:
+    second = hub_bench.plug(2)
+    hub_bench.run()
+    hub_bench.kernel.remove_address(LOOPBACK, IPv4Interface(HUB))
+
+    report = hub_bench.run()
+
+    assert report.gadgets is None
+    assert report.remaining.converged
+    assert [source_of(hub_bench, i) for i in (hub_bench.usb1, second)] == [HUB, HUB]
+
+
+def test_a_hub_that_cannot_be_had_keeps_passes_whole(hub_bench: Bench) -> None:
+    hub_bench.kernel.foreign_address(hub_bench.eth0, "10.0.10.7/24")
+    assert hub_bench.run().remaining.hub_fault
+    hub_bench.plug(2)
+
+    report = hub_bench.run()
+
+    assert report.gadgets is None
+    assert report.remaining.converged
+    assert report.remaining.hub_fault
+
+
+def test_without_a_hub_no_route_is_looked_at_at_a_glance(bench: Bench) -> None:
+    bench.kernel.calls.clear()
+    bench.plug(2)
+    bench.run()
+
+    assert not [call for call in bench.kernel.calls if call.startswith("observe_routes")]

@@ -418,7 +418,7 @@ class Histories(RuleBasedStateMachine):
 
 
 Histories.TestCase.settings = settings(
-    max_examples=500,
+    max_examples=600,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
@@ -430,7 +430,6 @@ class CalmHistories(RuleBasedStateMachine):
     """Only gadgets that the config names come, go and are disturbed: a glance has to do."""
 
     numbers = (1, 2, 3, 4)
-    members = (1, 2)
     hub = IPv4Address("10.0.10.1")
 
     def __init__(self) -> None:
@@ -443,6 +442,19 @@ class CalmHistories(RuleBasedStateMachine):
         uplink = self.kernel.plug("eth0", "b8:27:eb:00:00:01", driver="smsc95xx")
         self.kernel.change(uplink, up=True)
         self.kernel.default_route(uplink)
+        self.members_change({1, 2})
+        self.reconciler = Reconciler(
+            links=self.kernel,
+            firewall=self.firewall,
+            forwarding=self.kernel,
+            before_look=self.kernel.take_named,
+        )
+        self.reconciler.run_pass(self.desired)
+
+    @rule(members=st.sets(NUMBERS))
+    def members_change(self, members: set[int]) -> None:
+        """The config is reloaded, which is a look at everything."""
+        self.members = members
         gadgets = tuple(
             GadgetSpec(
                 name=f"ethusb{n}",
@@ -451,18 +463,11 @@ class CalmHistories(RuleBasedStateMachine):
                 port="1-1.4" if n == 4 else None,
                 host=IPv4Interface(f"10.0.1{n}.1/24"),
                 guest=IPv4Address(f"10.0.1{n}.2"),
-                via_hub=n in self.members,
+                via_hub=n in members,
             )
             for n in self.numbers
         )
         self.desired = DesiredState(gadgets=gadgets, hub=self.hub)
-        self.reconciler = Reconciler(
-            links=self.kernel,
-            firewall=self.firewall,
-            forwarding=self.kernel,
-            before_look=self.kernel.take_named,
-        )
-        self.reconciler.run_pass(self.desired)
 
     @rule(number=NUMBERS)
     def plug_or_unplug(self, number: int) -> None:
@@ -524,7 +529,7 @@ class CalmHistories(RuleBasedStateMachine):
             assert self.kernel.calls.count("observe_routes") == full_looks
 
 
-CalmHistories.TestCase.settings = settings(max_examples=200, deadline=None)
+CalmHistories.TestCase.settings = settings(max_examples=400, deadline=None)
 TestCalmHistories = CalmHistories.TestCase
 
 

@@ -7,6 +7,7 @@ serial is a Zero's own, but often empty. A port says where a Zero is plugged in,
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,9 @@ class Sign(StrEnum):
         """The sign in a sentence."""
         return _WORDS[self]
 
+
+_PLAIN = re.compile(r"[A-Za-z0-9._:-]+")
+"""Serials that udev shows as they are (usb_id replaces others), and that are no pattern."""
 
 _WORDS = {Sign.MAC: "MAC", Sign.SERIAL: "USB serial", Sign.PORT: "USB port"}
 
@@ -61,6 +65,12 @@ def signs_of(spec: GadgetSpec) -> dict[Sign, str]:
     """Return the signs that the config gives for the gadget, the best first."""
     signs = {Sign.MAC: spec.mac, Sign.SERIAL: spec.serial, Sign.PORT: spec.port}
     return {sign: value for sign, value in signs.items() if value}
+
+
+def udev_signs(spec: GadgetSpec) -> dict[Sign, str]:
+    """Return the signs that udev can look for: a serial that its patterns take as it is."""
+    signs = signs_of(spec)
+    return {sign: v for sign, v in signs.items() if sign is not Sign.SERIAL or _PLAIN.fullmatch(v)}
 
 
 def describe_signs(spec: GadgetSpec) -> str:

@@ -9,12 +9,11 @@ otgd want the same name, whoever comes first.
 
 from __future__ import annotations
 
-import re
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from otgd.errors import PermanentError
-from otgd.identity import Sign, signs_of
+from otgd.identity import Sign, udev_signs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
 
 NAMES = "names"
 NEW = "names.new"
-_PLAIN = re.compile(r"[A-Za-z0-9._:-]+")
-"""Serials that udev shows as they are, and that mean nothing to its patterns."""
-
 FILE_MODE = 0o644
 
 
@@ -68,8 +64,5 @@ class NamesFile:
 
 def _signs(spec: GadgetSpec) -> Iterator[str]:
     """Yield what udev can know the gadget by; of another serial otgd sets the name, a bit later."""
-    for sign, value in signs_of(spec).items():
-        if sign is Sign.MAC:
-            yield value
-        elif _PLAIN.fullmatch(value):
-            yield f"{sign}={value}"
+    for sign, value in udev_signs(spec).items():
+        yield value if sign is Sign.MAC else f"{sign}={value}"

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from otgd.identity import Sign, signs_of, udev_signs
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -20,6 +22,16 @@ COMMENT = "otgd static"
 
 NFT_TABLE = "otgd_static"
 """Not otgd's own table, which otgd would take away."""
+
+_UDEV_KEYS = {Sign.PORT: "KERNELS", Sign.SERIAL: "ATTRS{serial}", Sign.MAC: "ATTR{address}"}
+"""In the order of the rules: of two names that match, the later one holds."""
+
+_LINK_KEYS = {
+    Sign.MAC: (10, "MACAddress={}"),
+    Sign.SERIAL: (11, "Property=ID_SERIAL_SHORT={}"),
+    Sign.PORT: (12, "Property=DEVPATH=*/{}:*"),
+}
+"""Of two .link files that match, the first one by name holds."""
 
 PEERS, SHUT = "GADGET-PEERS", "GADGET-SHUT"
 
@@ -44,8 +56,10 @@ def udev(network: Network) -> Iterator[StaticFile]:
     """Write udev rules that give the links their names."""
     lines = [f"# {MADE_BY}: names of gadgets' links."]
     lines += [
-        f'SUBSYSTEM=="net", ACTION=="add", ATTR{{address}}=="{spec.mac}", NAME="{spec.name}"'
+        f'SUBSYSTEM=="net", ACTION=="add", {key}=="{signs[sign]}", NAME="{spec.name}"'
+        for sign, key in _UDEV_KEYS.items()
         for spec in network.gadgets
+        if sign in (signs := udev_signs(spec))
     ]
     yield StaticFile(path="etc/udev/rules.d/90-gadgets.rules", text=_joined(lines))
 
@@ -65,11 +79,15 @@ def networkd(network: Network) -> Iterator[StaticFile]:
     one gadget to another.
     """
     for spec in network.gadgets:
-        match = ["[Match]", f"MACAddress={spec.mac}"]
-        link = [f"# {MADE_BY}", *match, "", "[Link]", f"Name={spec.name}"]
-        yield StaticFile(path=f"etc/systemd/network/10-{spec.name}.link", text=_joined(link))
+        for sign, value in udev_signs(spec).items():
+            number, key = _LINK_KEYS[sign]
+            match = ["[Match]", key.format(value)]
+            link = [f"# {MADE_BY}", *match, "", "[Link]", f"Name={spec.name}"]
+            path = f"etc/systemd/network/{number}-{spec.name}.link"
+            yield StaticFile(path=path, text=_joined(link))
+        by_mac = [f"MACAddress={spec.mac}"] if list(signs_of(spec)) == [Sign.MAC] else []
         lines = [
-            *(f"# {MADE_BY}", *match, f"Name={spec.name}", ""),
+            *(f"# {MADE_BY}", "[Match]", *by_mac, f"Name={spec.name}", ""),
             *("[Link]", "RequiredForOnline=no", ""),
             *("[Network]", f"Address={spec.host}", "ConfigureWithoutCarrier=yes"),
         ]

@@ -59,7 +59,9 @@ def _read_rule(rule: str, origin: Origin) -> Named | Left | None:
     text = f'NAME="{name}"'
     if "ATTR{address}" not in conditions:
         return Left(
-            origin=origin, text=text, why="the rule has no ATTR{address}, and otgd goes by MAC"
+            origin=origin,
+            text=text,
+            why="the rule has no ATTR{address}, and import goes by MAC",
         )
     try:
         mac = parse_mac(conditions["ATTR{address}"])

@@ -195,3 +195,8 @@ def test_cmdline_that_config_txt_names_is_the_one_that_is_edited() -> None:
     assert isinstance(unread, File)
     assert "g_ether" in edited.text
     assert "g_ether" not in unread.text
+
+
+def test_gadget_without_a_mac_is_refused() -> None:
+    with pytest.raises(CardError, match=r"worker1|ethusb1.*no MAC for it; add mac = \"…\" to \["):
+        prepare(golden_card("buster"), replace(WORKER1, mac=None, port="1-1.2"))

@@ -47,6 +47,9 @@ place_all() {
             install -D -m 0644 "$checkout/$source" "/$directory/$(basename -- "$source")"
         fi
     done < "$here/debian/otgd.install"
+    while read -r directory; do
+        install -d -m 0755 "/$directory"
+    done < "$here/debian/otgd.dirs"
     while read -r source; do
         section=${source##*.}
         place "$checkout/$source" "usr/share/man/man$section"

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from otgd.cli.installation import Installation
     from otgd.model import Config, ObservedLink
 
-SYSFS = Path("/sys/class/net")
 COLUMNS = ("LINK", "MAC", "DRIVER", "PORT", "SERIAL", "CONFIG")
 FIRST_SUBNET = IPv4Network("10.0.11.0/24")
 FIRST_NAME = "ethusb1"
@@ -42,10 +41,10 @@ def gadgets(installation: Installation, *, as_json: bool) -> int:
     """
     from otgd.adapters.links import NetlinkLinks
 
-    matcher = Matcher(installation.config(), _places(installation.config_file))
+    matcher = Matcher(installation.config(), places_of(installation.config_file))
     with closing(NetlinkLinks()) as netlink:
         links = [link for link in netlink.observe_links() if matcher.concerns(link)]
-    found = [matcher.match(link, read_serial(SYSFS / link.ifname)) for link in links]
+    found = [matcher.match(link) for link in links]
     if as_json:
         print_json([asdict(device) for device in found])
     elif not found:
@@ -96,7 +95,7 @@ class Matcher:
         """Tell whether the link is on USB, or might be a gadget's all the same."""
         return bool(link.port) or link.driver in self.config.desired.drivers
 
-    def match(self, link: ObservedLink, serial: str) -> Device:
+    def match(self, link: ObservedLink) -> Device:
         """Say what the config makes of the link."""
         spec, sign = self._directory.claim(link) or (None, None)
         proposal: tuple[str, ...] = ()
@@ -111,7 +110,7 @@ class Matcher:
             mac=link.mac,
             driver=link.driver,
             port=link.port,
-            serial=serial,
+            serial=link.serial,
             gadget=spec.name if spec else None,
             config=config,
             proposal=proposal,
@@ -132,29 +131,21 @@ class Matcher:
         return lines
 
 
-def _places(file: Path) -> dict[tuple[str, Sign], str]:
+def places_of(file: Path) -> dict[tuple[str, Sign], str]:
     """Return where each sign of each entry stands, and the fleet's MAC."""
-    from otgd.config.lines import locate_keys
+    from otgd.config.sources import merge_sources, read_sources
 
-    places: dict[tuple[str, Sign], str] = {}
-    for path, line in locate_keys(file.read_text(encoding="utf-8-sig")).items():
+    found: dict[tuple[str, Sign], str] = {}
+    for path, place in merge_sources(read_sources(file))[1].items():
+        where = f"{Path(place.file).name}:{place.line}"
         match path:
             case ("gadget", str(name), "mac"):
-                places[name, Sign.MAC] = f"{file.name}:{line}: gadget.{name}.mac"
+                found[name, Sign.MAC] = f"{where}: gadget.{name}.mac"
             case ("gadget", str(name), "match", str(key)) if key in list(Sign):
-                places[name, Sign(key)] = f"{file.name}:{line}: gadget.{name}.match.{key}"
+                found[name, Sign(key)] = f"{where}: gadget.{name}.match.{key}"
             case ("fleet", "mac"):
-                places[FLEET] = f"{file.name}:{line}: fleet.mac"
-    return places
-
-
-def read_serial(link: Path) -> str:
-    """Return the serial number of the USB device that the link (in sysfs) belongs to."""
-    try:
-        # .../1-1.2/1-1.2:1.0/net/usb0: the interface's parent is the device.
-        return ((link / "device").resolve(strict=True).parent / "serial").read_text().strip()
-    except OSError:
-        return ""
+                found[FLEET] = f"{where}: fleet.mac"
+    return found
 
 
 def _row(device: Device) -> tuple[str, ...]:

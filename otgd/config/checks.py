@@ -246,7 +246,7 @@ def _conflicts(
     """Yield each claim that must give way, once for a path, and the claim that it gives way to."""
     granted: list[_Claim[T]] = []
     blamed: set[Path] = set()
-    for claim in sorted(claims, key=lambda c: (not c.of_fleet, findings.line_of(c.path) or 0)):
+    for claim in sorted(claims, key=lambda c: (not c.of_fleet, findings.order_of(c.path))):
         holder = next((other for other in granted if at_odds(claim.value, other.value)), None)
         if holder is None:
             granted.append(claim)
@@ -256,4 +256,4 @@ def _conflicts(
 
 
 def _place(claim: _Claim[T], *, findings: Findings) -> str:
-    return f"{claim.draft.name} (line {findings.line_of(claim.path)})"
+    return f"{claim.draft.name} ({findings.where(claim.path)})"

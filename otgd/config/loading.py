@@ -2,58 +2,29 @@
 
 from __future__ import annotations
 
-import re
-import tomllib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from otgd.config.checks import check_complete, check_entries, check_gadgets
 from otgd.config.drafts import merge_entries
 from otgd.config.findings import Findings
 from otgd.config.fleet import check_fleet, unfold_fleet
-from otgd.config.lines import locate_keys
 from otgd.config.schema import validate
+from otgd.config.sources import Source, merge_sources, read_sources
 from otgd.config.swarm import check_members, check_swarm, swarm_spec, via_hub
-from otgd.errors import ConfigError, Problem
 from otgd.model import Config, DesiredState, Settings, UplinkPolicy
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
-
-    from otgd.config.lines import Lines
-
-_POSITION = re.compile(r" \(at (?:line (?P<line>\d+), column \d+|end of document)\)$")
-_UNQUOTED = re.compile(r"""(?P<key>[^=]+?)\s*=\s*(?P<value>[^\s"'\[{#][^"#=]{0,80}?)\s*(?:#.*)?""")
-_DOUBLED = re.compile(
-    r"Cannot (declare .* twice|overwrite a value)|Duplicate inline table key '(?P<key>.*)'"
-)
-_READING = (
-    (FileNotFoundError, "write the file, or name another one with --config"),
-    (IsADirectoryError, "name a file"),
-    (PermissionError, "run this as root, or make the file readable"),
-    (OSError, "make the file readable, or name another one with --config"),
-)
 
 
 def load_config(path: Path) -> Config:
-    """Read the config file at *path*.
+    """Read the config file at *path*, and its drop-ins (``otgd.toml.d/*.toml``) after it.
 
     Raises:
-        ConfigError: it cannot be read or is refused; carries every problem.
+        ConfigError: one cannot be read or is refused; carries every problem.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        remedy = next(text for kind, text in _READING if isinstance(error, kind))
-        cause = f"cannot be read: {error.strerror}"
-        raise _refused(str(path), line=None, cause=cause, remedy=remedy) from error
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise _refused(
-            str(path), line=line, cause="is not UTF-8 text", remedy="save the file as UTF-8"
-        ) from error
-    return parse_config(text, file=str(path))
+    return parse_sources(read_sources(path))
 
 
 def parse_config(text: str, *, file: str) -> Config:
@@ -62,8 +33,17 @@ def parse_config(text: str, *, file: str) -> Config:
     Raises:
         ConfigError: the config is refused; carries every problem.
     """
-    raw, lines = _parse_toml(text, file=file)
-    findings = Findings(file=file, lines=lines)
+    return parse_sources((Source(file=file, text=text),))
+
+
+def parse_sources(sources: Sequence[Source]) -> Config:
+    """Understand files, at least one, that make one config.
+
+    Raises:
+        ConfigError: the config is refused; carries every problem.
+    """
+    raw, places, doubled = merge_sources(sources)
+    findings = Findings(files=[source.file for source in sources], places=places, found=doubled)
     document, faults = validate(raw)
     for fault in faults:
         findings.add(fault.path, cause=fault.cause, remedy=fault.remedy)
@@ -106,61 +86,3 @@ def parse_config(text: str, *, file: str) -> Config:
         ),
         swarm=cluster,
     )
-
-
-def _parse_toml(text: str, *, file: str) -> tuple[dict[str, Any], Lines]:
-    try:
-        return tomllib.loads(text), locate_keys(text)
-    except RecursionError:
-        raise _refused(
-            file, line=None, cause="is nested too deep", remedy="remove brackets"
-        ) from None
-    except tomllib.TOMLDecodeError as error:
-        raise _syntax_error(text, str(error), file=file) from error
-    except ValueError as error:  # int() takes 4300 digits, bpo-95778
-        raise _refused(
-            file,
-            line=None,
-            cause="has a number of thousands of digits",
-            remedy="write a lesser one",
-        ) from error
-
-
-def _syntax_error(text: str, message: str, *, file: str) -> ConfigError:
-    lines = text.split("\n")
-    position = _POSITION.search(message)
-    number = int(position["line"]) if position and position["line"] else len(lines)
-    message = _POSITION.sub("", message)
-    statement = lines[number - 1].strip()
-    if doubled := _DOUBLED.fullmatch(message):
-        name = doubled["key"] or statement.partition("=")[0].strip()
-        cause, remedy = f"{name} is there twice", "remove one of them, or give it another name"
-    elif quoted := _with_quotes(statement):
-        cause, remedy = "text stands without quotes", f"write {quoted}"
-    else:
-        cause, remedy = (
-            f"is not TOML: {message}",
-            "write key = value (text in double quotes) or [table]",
-        )
-    return _refused(file, line=number, cause=cause, remedy=remedy)
-
-
-def _with_quotes(statement: str) -> str | None:
-    """Return *statement* with its value in quotes, if that is what it lacks."""
-    match = _UNQUOTED.fullmatch(statement)
-    if match is None:
-        return None
-    quoted = f'{match["key"]} = "{match["value"]}"'
-    return quoted if _is_toml(quoted) and not _is_toml(statement) else None
-
-
-def _is_toml(text: str) -> bool:
-    try:
-        tomllib.loads(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _refused(file: str, *, line: int | None, cause: str, remedy: str) -> ConfigError:
-    return ConfigError((Problem(file=file, line=line, key="", cause=cause, remedy=remedy),))

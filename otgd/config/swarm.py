@@ -128,12 +128,12 @@ def _check_isolation(table: SwarmTable, drafts: Sequence[Draft], *, findings: Fi
     if len(members) < 2 or len(connected) == len(members):
         return
     isolated = next(draft for draft in members if draft.table.isolate)
-    line = findings.line_of(isolated.paths["isolate"])
+    where = findings.where(isolated.paths["isolate"])
     proposal = _list_of(connected or [isolated.name])
     given = "members" in table.model_fields_set
     findings.add(
         _MEMBERS,
-        cause=f"{isolated.name} is isolated (line {line}), so other members cannot reach it",
+        cause=f"{isolated.name} is isolated ({where}), so other members cannot reach it",
         remedy=f"write {proposal}" if given else f"add members = {proposal}",
     )
 
@@ -143,4 +143,4 @@ def _list_of(names: Sequence[str]) -> str:
 
 
 def _place(draft: Draft, *, findings: Findings) -> str:
-    return f"{draft.name} (line {findings.line_of(draft.paths['subnet'])})"
+    return f"{draft.name} ({findings.where(draft.paths['subnet'])})"

@@ -133,7 +133,7 @@ def claimants(spec: GadgetSpec, facts: Facts) -> tuple[ObservedLink, ...]:
     found: dict[Sign, list[ObservedLink]] = {}
     for link in facts.observed.links:
         claim = directory.claim(link) if link.driver in facts.desired.drivers else None
-        if claim and claim[0] is spec:
+        if claim and claim[0].name == spec.name:
             found.setdefault(claim[1], []).append(link)
     return tuple(next((found[sign] for sign in Sign if sign in found), ()))
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
-from otgd.cli.gadgets import Matcher, read_serial
+from otgd.cli.gadgets import Matcher
 from otgd.config import parse_config
 from otgd.identity import Sign
 from otgd.model import ObservedLink
 from tests.unit.cli.conftest import CONFIG
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ENTRY = '\n[gadget.ethusb2]\nmac = "00:22:82:ff:ff:42"\n'
 PLACES = {
@@ -36,14 +31,14 @@ def matcher() -> Matcher:
 
 
 def test_fleet_and_entry_are_told_apart(matcher: Matcher) -> None:
-    of_fleet = matcher.match(link("00:22:82:ff:ff:01"), "")
-    of_entry = matcher.match(link("00:22:82:ff:ff:42"), "")
+    of_fleet = matcher.match(link("00:22:82:ff:ff:01"))
+    of_entry = matcher.match(link("00:22:82:ff:ff:42"))
     assert (of_fleet.gadget, of_fleet.config) == ("ethusb1", "otgd.toml:4: fleet.mac")
     assert (of_entry.gadget, of_entry.config) == ("ethusb2", "otgd.toml:10: gadget.ethusb2.mac")
 
 
 def test_what_to_write_for_an_unknown_device_is_accepted(matcher: Matcher) -> None:
-    devices = [matcher.match(link(f"00:22:82:ff:ff:9{n}"), "") for n in range(3)]
+    devices = [matcher.match(link(f"00:22:82:ff:ff:9{n}")) for n in range(3)]
     assert [device.gadget for device in devices] == [None] * 3
     written = "\n".join(line for device in devices for line in device.proposal)
     gadgets = parse_config(f"{CONFIG}{ENTRY}\n{written}\n", file="otgd.toml").desired.gadgets
@@ -56,12 +51,12 @@ def test_what_to_write_for_an_unknown_device_is_accepted(matcher: Matcher) -> No
 
 
 def test_random_mac_is_warned_of(matcher: Matcher) -> None:
-    device = matcher.match(link("0a:00:00:00:00:01", driver="cdc_subset", random=True), "")
+    device = matcher.match(link("0a:00:00:00:00:01", driver="cdc_subset", random=True))
     assert device.proposal[0].startswith("# cdc_subset made this MAC up")
 
 
 def test_driver_that_is_not_listed_matches_nothing(matcher: Matcher) -> None:
-    device = matcher.match(link("00:22:82:ff:ff:01", driver="smsc95xx"), "")
+    device = matcher.match(link("00:22:82:ff:ff:01", driver="smsc95xx"))
     assert (device.gadget, device.proposal) == (None, ())
     assert device.config == "none: driver smsc95xx is not in [hotplug] drivers"
 
@@ -78,14 +73,3 @@ def test_only_what_may_be_a_gadget_is_told(
     matcher: Matcher, driver: str, port: str, *, told: bool
 ) -> None:
     assert matcher.concerns(link("00:00:00:00:00:02", driver=driver, port=port)) is told
-
-
-def test_serial_is_that_of_the_usb_device(tmp_path: Path) -> None:
-    interface = tmp_path / "devices/usb1/1-1/1-1.2/1-1.2:1.0"
-    (interface / "net/usb0").mkdir(parents=True)
-    (interface.parent / "serial").write_text("0123456789\n")
-    (interface / "net/usb0/device").symlink_to("../../../1-1.2:1.0")
-    assert read_serial(interface / "net/usb0") == "0123456789"
-    (interface.parent / "serial").unlink()
-    assert read_serial(interface / "net/usb0") == ""
-    assert read_serial(tmp_path / "lo") == ""

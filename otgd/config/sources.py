@@ -1,0 +1,210 @@
+"""The files of a config: read, taken for TOML, laid into one document.
+
+The main file comes first, then the drop-ins beside it in the order of their names. They add to each
+other; what two of them say is refused, even if it is the same. Knows nothing of what keys mean.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from otgd.config.findings import Place, dotted
+from otgd.config.lines import locate_keys
+from otgd.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path as FilePath
+
+    from otgd.config.lines import Lines, Path
+
+_POSITION = re.compile(r" \(at (?:line (?P<line>\d+), column \d+|end of document)\)$")
+_UNQUOTED = re.compile(r"""(?P<key>[^=]+?)\s*=\s*(?P<value>[^\s"'\[{#][^"#=]{0,80}?)\s*(?:#.*)?""")
+_DOUBLED = re.compile(
+    r"Cannot (declare .* twice|overwrite a value)|Duplicate inline table key '(?P<key>.*)'"
+)
+_READING = (
+    (FileNotFoundError, "write the file, or name another one with --config"),
+    (IsADirectoryError, "name a file"),
+    (PermissionError, "run this as root, or make the file readable"),
+    (OSError, "make the file readable, or name another one with --config"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """One file: its name in messages, and what it holds."""
+
+    file: str
+    text: str
+
+
+def drop_in_directory(path: FilePath) -> FilePath:
+    """Return where the drop-ins of the config file at *path* lie: ``otgd.toml.d`` beside it."""
+    return path.with_name(f"{path.name}.d")
+
+
+def read_sources(path: FilePath) -> tuple[Source, ...]:
+    """Read the config file at *path*, and its drop-ins by their names.
+
+    Raises:
+        ConfigError: one of them cannot be read; carries every problem.
+    """
+    directory = drop_in_directory(path)
+    problems: list[Problem] = []
+    files = [path]
+    try:
+        files += sorted(each for each in directory.iterdir() if _is_drop_in(each))
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        problems += _unreadable(directory, error).problems
+    sources = []
+    for file in files:
+        try:
+            sources.append(Source(file=str(file), text=_read(file)))
+        except ConfigError as refused:
+            problems += refused.problems
+    if problems:
+        raise ConfigError(tuple(problems))
+    return tuple(sources)
+
+
+def _is_drop_in(path: FilePath) -> bool:
+    return path.suffix == ".toml" and not path.name.startswith(".")
+
+
+def _read(path: FilePath) -> str:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise _refused(
+            str(path), line=line, cause="is not UTF-8 text", remedy="save the file as UTF-8"
+        ) from error
+
+
+def _unreadable(path: FilePath, error: OSError) -> ConfigError:
+    remedy = next(text for kind, text in _READING if isinstance(error, kind))
+    return _refused(str(path), line=None, cause=f"cannot be read: {error.strerror}", remedy=remedy)
+
+
+def merge_sources(
+    sources: Sequence[Source],
+) -> tuple[dict[str, Any], dict[Path, Place], tuple[Problem, ...]]:
+    """Return one document, where each of its keys stands, and what is there twice.
+
+    Raises:
+        ConfigError: a file is not TOML; carries a problem for each such file.
+    """
+    parsed = []
+    problems: list[Problem] = []
+    for source in sources:
+        try:
+            parsed.append(_parse_toml(source.text, file=source.file))
+        except ConfigError as refused:
+            problems += refused.problems
+    if problems:
+        raise ConfigError(tuple(problems))
+    merger = _Merger()
+    for rank, (source, (raw, lines)) in enumerate(zip(sources, parsed, strict=True)):
+        own = {path: Place(rank=rank, line=line, file=source.file) for path, line in lines.items()}
+        merger.add(merger.raw, raw, own)
+        merger.places = own | merger.places
+    return merger.raw, merger.places, tuple(merger.doubled)
+
+
+class _Merger:
+    """Lays documents into one."""
+
+    def __init__(self) -> None:
+        self.raw: dict[str, Any] = {}
+        self.places: dict[Path, Place] = {}
+        self.doubled: list[Problem] = []
+
+    def add(
+        self, table: dict[str, Any], more: dict[str, Any], own: dict[Path, Place], at: Path = ()
+    ) -> None:
+        """Lay *more* into *table*, both at the path *at*; *own* are the places in its file."""
+        for key, value in more.items():
+            path = (*at, key)
+            if key not in table:
+                table[key] = value
+            elif isinstance(value, dict) and isinstance(table[key], dict):
+                self.add(table[key], value, own, path)
+            else:
+                place = own[path]
+                self.doubled.append(
+                    Problem(
+                        file=place.file,
+                        line=place.line,
+                        key=dotted(path),
+                        cause=f"is there already, in {self.places[path]}",
+                        remedy="remove one of them",
+                    )
+                )
+
+
+def _parse_toml(text: str, *, file: str) -> tuple[dict[str, Any], Lines]:
+    try:
+        return tomllib.loads(text), locate_keys(text)
+    except RecursionError:
+        raise _refused(
+            file, line=None, cause="is nested too deep", remedy="remove brackets"
+        ) from None
+    except tomllib.TOMLDecodeError as error:
+        raise _syntax_error(text, str(error), file=file) from error
+    except ValueError as error:  # int() takes 4300 digits, bpo-95778
+        raise _refused(
+            file,
+            line=None,
+            cause="has a number of thousands of digits",
+            remedy="write a lesser one",
+        ) from error
+
+
+def _syntax_error(text: str, message: str, *, file: str) -> ConfigError:
+    lines = text.split("\n")
+    position = _POSITION.search(message)
+    number = int(position["line"]) if position and position["line"] else len(lines)
+    message = _POSITION.sub("", message)
+    statement = lines[number - 1].strip()
+    if doubled := _DOUBLED.fullmatch(message):
+        name = doubled["key"] or statement.partition("=")[0].strip()
+        cause, remedy = f"{name} is there twice", "remove one of them, or give it another name"
+    elif quoted := _with_quotes(statement):
+        cause, remedy = "text stands without quotes", f"write {quoted}"
+    else:
+        cause, remedy = (
+            f"is not TOML: {message}",
+            "write key = value (text in double quotes) or [table]",
+        )
+    return _refused(file, line=number, cause=cause, remedy=remedy)
+
+
+def _with_quotes(statement: str) -> str | None:
+    """Return *statement* with its value in quotes, if that is what it lacks."""
+    match = _UNQUOTED.fullmatch(statement)
+    if match is None:
+        return None
+    quoted = f'{match["key"]} = "{match["value"]}"'
+    return quoted if _is_toml(quoted) and not _is_toml(statement) else None
+
+
+def _is_toml(text: str) -> bool:
+    try:
+        tomllib.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _refused(file: str, *, line: int | None, cause: str, remedy: str) -> ConfigError:
+    return ConfigError((Problem(file=file, line=line, key="", cause=cause, remedy=remedy),))

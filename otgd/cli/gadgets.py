@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
-from ipaddress import IPv4Network
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from otgd.cli.printing import print_json, print_table
+from otgd.errors import OtgdError
 from otgd.identity import Directory, Sign
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from otgd.cli.installation import Installation
+    from otgd.cli.proposal import Proposer
     from otgd.model import Config, ObservedLink
 
 COLUMNS = ("LINK", "MAC", "DRIVER", "PORT", "SERIAL", "CONFIG")
-FIRST_SUBNET = IPv4Network("10.0.11.0/24")
-FIRST_NAME = "ethusb1"
 FLEET = "", Sign.MAC
 """The key of the fleet's place; no gadget is called so."""
 
@@ -40,11 +39,14 @@ def gadgets(installation: Installation, *, as_json: bool) -> int:
       otgctl gadgets --json | jq -r '.[] | select(.gadget == null) | .mac'
     """
     from otgd.adapters.links import NetlinkLinks
+    from otgd.cli.proposal import Proposer
 
-    matcher = Matcher(installation.config(), places_of(installation.config_file))
+    config = installation.config()
     with closing(NetlinkLinks()) as netlink:
-        links = [link for link in netlink.observe_links() if matcher.concerns(link)]
-    found = [matcher.match(link) for link in links]
+        links, routes = netlink.observe_links(), netlink.observe_routes()
+    matcher = Matcher(config, places_of(installation.config_file))
+    proposer = Proposer(config, links, routes)
+    found = [with_proposal(matcher, link, proposer) for link in links if matcher.concerns(link)]
     if as_json:
         print_json([asdict(device) for device in found])
     elif not found:
@@ -53,7 +55,7 @@ def gadgets(installation: Installation, *, as_json: bool) -> int:
         print_table(COLUMNS, [_row(device) for device in found])
         for device in found:
             if device.proposal:
-                print(f"\nFor {device.ifname} write into {installation.config_file}:\n")
+                print(f"\nFor {device.ifname}: sudo otgctl adopt {device.ifname}, which writes:\n")
                 print("\n".join(device.proposal))
     return 0
 
@@ -86,7 +88,6 @@ class Matcher:
     config: Config
     places: Mapping[tuple[str, Sign], str]
     _directory: Directory = field(init=False)
-    _proposed: list[tuple[str, IPv4Network]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._directory = Directory(self.config.desired.gadgets)
@@ -98,13 +99,12 @@ class Matcher:
     def match(self, link: ObservedLink) -> Device:
         """Say what the config makes of the link."""
         spec, sign = self._directory.claim(link) or (None, None)
-        proposal: tuple[str, ...] = ()
         if link.driver not in self.config.desired.drivers:
             spec, config = None, f"none: driver {link.driver} is not in [hotplug] drivers"
         elif spec:
             config = self.places.get((spec.name, sign or Sign.MAC), self.places.get(FLEET, ""))
         else:
-            config, proposal = "none has a sign of it", self._propose(link)
+            config = "none has a sign of it"
         return Device(
             ifname=link.ifname,
             mac=link.mac,
@@ -113,22 +113,18 @@ class Matcher:
             serial=link.serial,
             gadget=spec.name if spec else None,
             config=config,
-            proposal=proposal,
         )
 
-    def _propose(self, link: ObservedLink) -> tuple[str, ...]:
-        from otgd.config.spares import spare_name, spare_subnet
-        from otgd.config.values import IFNAME_BYTES
 
-        known = [(spec.name, spec.subnet) for spec in self.config.desired.gadgets] + self._proposed
-        like, subnet = known[-1] if known else (FIRST_NAME, FIRST_SUBNET)
-        name = spare_name(like, taken=[name for name, _ in known], longest=IFNAME_BYTES)
-        spare = spare_subnet(subnet, taken=[subnet for _, subnet in known]) or subnet
-        self._proposed.append((name, spare))
-        lines = (f"[gadget.{name}]", f'mac = "{link.mac}"', f'subnet = "{spare}"')
-        if link.random_mac:
-            return (f"# {link.driver} made this MAC up, the next plug brings another one:", *lines)
-        return lines
+def with_proposal(matcher: Matcher, link: ObservedLink, proposer: Proposer) -> Device:
+    """Say what the config makes of the link, and what to write if that is nothing."""
+    device = matcher.match(link)
+    if device.gadget or link.driver not in matcher.config.desired.drivers:
+        return device
+    try:
+        return replace(device, proposal=proposer.propose(link).lines)
+    except OtgdError as err:
+        return replace(device, config=f"{device.config}; {err}")
 
 
 def places_of(file: Path) -> dict[tuple[str, Sign], str]:

@@ -41,6 +41,7 @@ SECTIONS = {
     "Prepare and change": {
         "check": "check:check",
         "plan": "plan:plan",
+        "adopt": "adopt:adopt",
         "prepare": "prepare:prepare",
         "verify": "prepare:verify",
         "release": "release:release",

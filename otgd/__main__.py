@@ -99,6 +99,7 @@ def _serve(options: argparse.Namespace, config: Config, service: ServicePort) ->
     from otgd.adapters.journal import JournalLog, StderrLog, stderr_is_journal
     from otgd.adapters.names_file import NamesFile
     from otgd.adapters.state_file import StateFile
+    from otgd.adapters.textfile import Textfile
     from otgd.daemon import Daemon
     from otgd.wiring import Kernel
 
@@ -118,6 +119,7 @@ def _serve(options: argparse.Namespace, config: Config, service: ServicePort) ->
         log=log,
         service=service,
         state=state,
+        metrics=Textfile(),
         names=NamesFile(Path(keeps)) if keeps else None,
     )
     return daemon.run()

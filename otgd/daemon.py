@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         FirewallPort,
         ForwardingPort,
         LinkPort,
+        MetricsPort,
         NamesPort,
         NeighbourPort,
         PassagePort,
@@ -167,6 +168,7 @@ class Daemon:
 
     Args:
         config: the config to start with.
+        metrics: where metrics are left, if the config wants them; None where nobody could.
         names: where udev's helper reads the gadgets' names; None where there is no udev to tell.
         load: reads the config again (``systemctl reload``); may raise ``ConfigError``.
         connect: opens the adapters that a config asks for.
@@ -182,6 +184,7 @@ class Daemon:
         log: EventLogPort,
         service: ServicePort,
         state: StatePort,
+        metrics: MetricsPort | None = None,
         names: NamesPort | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -191,6 +194,7 @@ class Daemon:
         self._log = log
         self._service = service
         self._state = state
+        self._metrics = metrics
         self._names = names
         self._clock = clock
         self._timers = _Timers()
@@ -391,6 +395,10 @@ class Daemon:
             count = len(config.desired.gadgets)
             text = f"config reloaded, {count} gadget{'' if count == 1 else 's'}"
             self._log.write(Event(kind=Kind.CONFIG_RELOADED, message=text))
+        facts = self._told.facts
+        fault = self._told.config_fault or None
+        if facts and facts["config_fault"] != fault:
+            self._write_state({**facts, "config_fault": fault})
         self._tell_summary("READY=1")
 
     def _refuse(self, problems: list[str]) -> None:
@@ -420,6 +428,8 @@ class Daemon:
         self._tell_names()
         if new is not old:
             old.close()
+        if self._told.facts:  # metrics may be wanted elsewhere
+            self._write_state(self._told.facts)
 
     def _tell_names(self) -> None:
         """Let udev know what the gadgets are called, so that it wants what we want."""
@@ -457,6 +467,8 @@ class Daemon:
         if self._config.settings.on_stop is OnStop.RELEASE:
             self._release()
         self._state.remove()
+        if self._metrics is not None:
+            self._metrics.finish()
         self._log.write(Event(kind=Kind.SERVICE_STOPPING, message="stopped"))
         self._world.close()
         return 0
@@ -534,6 +546,7 @@ class Daemon:
         news = shown != told.shown or bool(report.applied) or failures != told.failures
         if news or told.state_fault:
             own = {"otgd_version": __version__, "pid": os.getpid()}
+            own["config_fault"] = told.config_fault or None
             self._write_state({**own, **to_json(shown, report, since=told.since)})
             told.failures = failures
         told.status, told.shown = status, shown
@@ -570,14 +583,17 @@ class Daemon:
     def _write_state(self, facts: dict[str, Any]) -> None:
         try:
             self._state.write(facts)
+            self._told.facts = facts
+            if self._metrics is not None:
+                self._metrics.path = self._config.settings.metrics_file
+                self._metrics.write(facts)
         except OtgdError as err:
             if str(err) != self._told.state_fault:
                 self._told.state_fault = str(err)
-                text = f"{err}; otgctl status shows an old state until this is cured"
+                text = f"{err}; what it tells is old until this is cured"
                 self._log.write(Event(kind=Kind.STATE_NOT_WRITTEN, message=text))
         else:
             self._told.state_fault = ""
-            self._told.facts = facts
 
     def _tell_summary(self, *assignments: str) -> None:
         """Tell the service manager *assignments*, and how things are if that has changed."""

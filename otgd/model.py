@@ -137,6 +137,7 @@ class Settings:
     Attributes:
         resync_s: seconds between looks that no event asked for.
         log_level: ``debug``, ``info``, ``warning`` or ``error``.
+        metrics_file: where metrics are left for node_exporter; empty for nowhere.
     """
 
     source: HotplugSource = HotplugSource.AUTO
@@ -144,6 +145,7 @@ class Settings:
     on_stop: OnStop = OnStop.KEEP
     resync_s: float = 60.0
     log_level: str = "info"
+    metrics_file: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

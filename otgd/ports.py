@@ -209,6 +209,20 @@ class NamesPort(Protocol):
         ...
 
 
+class MetricsPort(Protocol):
+    """The state as metrics, in a file at *path*; nowhere while that is empty."""
+
+    path: str
+
+    def write(self, state: dict[str, Any]) -> None:
+        """Replace the metrics in one step."""
+        ...
+
+    def finish(self) -> None:
+        """Tell that otgd does not run any more; never raises."""
+        ...
+
+
 class StatePort(Protocol):
     """Where the state is left for everybody to read."""
 

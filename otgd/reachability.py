@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 
 TRY_S = 3.0
 """How long the kernel asks before it gives up: three requests, a second apart (arp(7))."""
+SETTLE_S = 0.1
+"""How long the far end may need from its carrier until it can answer.
+
+A request that comes too early is lost, and the kernel keeps every packet to the guest back until
+the next one, a second later. A guest that speaks first is asked by the kernel itself.
+"""
 FIRST_PAUSE_S = 1.0
 LAST_PAUSE_S = 60.0
 STUCK_S = 60.0
@@ -118,10 +124,7 @@ class Reachability:
     _by_place: dict[tuple[int, IPv4Address], _Watch] = field(default_factory=dict)
 
     def follow(self, targets: Iterable[Target]) -> None:
-        """Watch these and no others; one that is new is asked as soon as it has a carrier.
-
-        A request before that is lost, and the kernel keeps every packet back until the next one.
-        """
+        """Watch these and no others; one that is new is asked soon after it has a carrier."""
         before, self._watches = self._watches, {}
         for target in targets:
             watch = before.get(target.gadget)
@@ -136,7 +139,7 @@ class Reachability:
         watch = self._watches[gadget]
         if carrier and not watch.carrier:
             watch.pause_s = 0.0
-            watch.ask_soon(now)
+            watch.ask_soon(now + SETTLE_S)
         watch.carrier = carrier
 
     # --- when to ask -----------------------------------------------------------------------------

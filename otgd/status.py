@@ -501,6 +501,7 @@ def to_json(status: Status, report: Report, *, since: dict[str, str]) -> dict[st
     return {
         "version": VERSION,
         "uplink": status.uplink or None,
+        "uplink_fault": status.uplink_fault or None,
         "firewall": {"backend": status.backend, "reason": status.backend_reason},
         "forwarding": status.forwarding,
         "hub": {"address": status.hub, "reason": status.hub_fault} if status.hub else None,

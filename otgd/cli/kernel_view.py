@@ -78,7 +78,8 @@ def state_of(view: KernelView) -> dict[str, Any]:
     if view.hidden:
         for gadget in state["gadgets"]:
             gadget["masquerade"] = None
-    return {"otgd_version": __version__, "pid": None, **state, "last_pass": None}
+    own = {"otgd_version": __version__, "pid": None, "config_fault": None}
+    return {**own, **state, "last_pass": None}
 
 
 def _unserved(gadget: GadgetStatus, plan: Plan) -> GadgetStatus:

@@ -37,6 +37,9 @@ def status(installation: Installation, *, as_json: bool) -> int:
         print_json(state)
         return 0
     print(told.source)
+    if state.get("config_fault"):  # an otgd older than this otgctl does not tell all
+        fault = f"config refused, the old one is in force: {state['config_fault']}"
+        click.secho(fault, fg="red")
     print(_surroundings(state))
     now = datetime.now(tz=UTC)
     if state["gadgets"]:
@@ -50,13 +53,16 @@ def status(installation: Installation, *, as_json: bool) -> int:
 
 def _surroundings(state: dict[str, Any]) -> str:
     forwarding = "on" if state["forwarding"] else "off"
-    uplink = state["uplink"] or "none"
-    reason = state["firewall"].get("reason")
-    firewall = state["firewall"]["backend"] + (f" ({reason})" if reason else "")
-    hub = state.get("hub")  # no otgd before the swarm wrote it
+    uplink = state["uplink"] or "none" + _in_brackets(state.get("uplink_fault"))
+    firewall = state["firewall"]["backend"] + _in_brackets(state["firewall"].get("reason"))
+    hub = state.get("hub")
     fault = f" ({hub['reason']})" if hub and hub["reason"] else ""
     with_hub = f", hub {hub['address']}{fault}" if hub else ""
     return f"uplink {uplink}, firewall {firewall}, forwarding {forwarding}{with_hub}"
+
+
+def _in_brackets(reason: str | None) -> str:
+    return f" ({reason})" if reason else ""
 
 
 def _row(gadget: dict[str, Any], now: datetime) -> tuple[str, ...]:

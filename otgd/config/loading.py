@@ -83,6 +83,7 @@ def parse_sources(sources: Sequence[Source]) -> Config:
             on_stop=document.service.on_stop,
             resync_s=document.service.resync_s,
             log_level=document.service.log_level,
+            metrics_file=document.service.metrics_file,
         ),
         swarm=cluster,
     )

@@ -72,6 +72,7 @@ class ServiceTable(_Table):
     on_stop: Annotated[OnStop, _one_of(OnStop)] = OnStop.KEEP
     resync_s: Annotated[float, BeforeValidator(values.parse_resync)] = 60.0
     log_level: LogLevel = "info"
+    metrics_file: Annotated[str, BeforeValidator(values.parse_metrics_file)] = ""
 
 
 class FleetTable(_Table):

@@ -11,6 +11,7 @@ import json
 import re
 from difflib import get_close_matches
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from otgd.model import DEFAULT_DRIVERS
@@ -49,6 +50,7 @@ _SHOWN_CHARS = 60
 _EXAMPLE_MAC = "00:22:82:ff:ff:01"
 _EXAMPLE_SERIAL = "00000000d4c3b2a1"
 _EXAMPLE_PORT = "1-1.2"
+_EXAMPLE_METRICS_FILE = "/run/otgd/otgd.prom"
 _EXAMPLE_SUBNET = "10.0.11.0/24"
 _EXAMPLE_ADDRESS = "10.0.11.1"
 _EXAMPLE_HUB = "10.0.10.1"
@@ -464,6 +466,18 @@ def parse_resync(value: object) -> float:
     if not low <= value <= high:  # not a number included
         raise RefusedError(f"is not from {low} to {high} seconds", "write 60")
     return float(value)
+
+
+def parse_metrics_file(value: object) -> str:
+    """Return the path of a file as node_exporter's textfile collector reads it; empty for none."""
+    text = parse_text(value, example=_EXAMPLE_METRICS_FILE)
+    path = PurePosixPath(text)
+    if text and not (path.is_absolute() and path.suffix == ".prom" and "\0" not in text):
+        raise RefusedError(
+            f"{show(text)} is not the whole path of a file *.prom",
+            f"write one such as {quote(_EXAMPLE_METRICS_FILE)}",
+        )
+    return text
 
 
 def parse_switch(value: object) -> bool:

@@ -22,6 +22,7 @@ from tests.conftest import need
 from tests.lab.deadline import until
 from tests.lab.debian import DebianHost, choose_flavour
 from tests.lab.otgctl import Otgctl
+from tests.lab.schema import check
 from tests.lab.topology import FAR_SIDE, HOST_UPLINK, guest_mac, mac
 from tests.lab.traffic import ping
 
@@ -71,6 +72,7 @@ def trouble(otgctl: Otgctl, *arguments: str) -> dict[str, Any]:
     """
     said = otgctl("doctor", "--json", *arguments)
     document = said.document
+    check(document, "doctor")
     found = [f for f in document["findings"] if f["mark"] in ("warn", "fail")]
     assert said.code == (1 if found else 0), said.err
     assert document["fine"] is (not found)
@@ -90,10 +92,10 @@ def test_doctor_is_quiet_when_all_is_well(lab: Lab, daemon: Daemon, otgctl: Otgc
         (f["gadget"], f["check"]): f["mark"]
         for f in otgctl("doctor", "--json").document["findings"]
     }
-    for check in ("plugged", "name", "address", "carrier", "rules", "arp", "ping", "dhcp"):
-        assert marks["ethusb1", check] == "ok"
-    for check in ("config", "daemon", "kernel", "forwarding", "firewall", "uplink"):
-        assert marks[None, check] == "ok"
+    for name in ("plugged", "name", "address", "carrier", "rules", "arp", "ping", "dhcp"):
+        assert marks["ethusb1", name] == "ok"
+    for name in ("config", "daemon", "kernel", "forwarding", "firewall", "uplink"):
+        assert marks[None, name] == "ok"
     assert marks["ethusb2", "plugged"] == "skip"
     assert lab.online(1)
     assert daemon.gadget("ethusb1")["state"] in ("configured", "reachable")
@@ -125,7 +127,7 @@ def test_two_links_with_one_mac(lab: Lab, launch: Launcher, otgctl: Otgctl) -> N
     lab.plug(1)
     lab.plug(2, host_mac=mac(1))
     found = trouble(otgctl)
-    assert "is on usb0 and usb1" in found["plugged"]["what"]
+    assert "usb0 and usb1 both have its MAC" in found["plugged"]["what"]
     assert "address" not in found
 
 

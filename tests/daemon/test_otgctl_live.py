@@ -101,6 +101,7 @@ def test_show_tells_state_config_and_traffic(lab: Lab, launch: Launcher, otgctl:
     daemon.wait_for("ethusb1", "reachable")
     assert until(lambda: ping(lab.host, guest_address(1)))
     document = otgctl("show", "ethusb1", "--json").document
+    check(document, "show")
     assert document["gadget"] == daemon.gadget("ethusb1")
     assert document["ifname"] == "ethusb1"
     assert document["config"]["guest_address"] == "10.0.11.2"
@@ -119,6 +120,7 @@ def test_show_of_a_stopped_daemon_asks_the_kernel(
     daemon.wait_for("ethusb1", "configured")
     daemon.terminate()
     document = otgctl("show", "ethusb1", "--json").document
+    check(document, "show")
     assert document["running"] is False
     assert document["gadget"]["state"] == "configured"
     assert otgctl("show", "ethusb7").code == 2
@@ -205,7 +207,9 @@ def test_gadgets_lists_what_is_plugged(lab: Lab, launch: Launcher, otgctl: Otgct
     daemon = launch(count=2)
     lab.plug_all(1, 9)
     daemon.wait_for("ethusb1", "configured")
-    found = {each["mac"]: each for each in otgctl("gadgets", "--json").document}
+    listed = otgctl("gadgets", "--json").document
+    check(listed, "gadgets")
+    found = {each["mac"]: each for each in listed}
     assert set(found) == {mac(1), mac(9)}  # not the uplink
     assert (found[mac(1)]["gadget"], found[mac(9)]["gadget"]) == ("ethusb1", None)
     line = int(found[mac(1)]["config"].split(":")[1])

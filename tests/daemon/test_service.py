@@ -15,6 +15,8 @@ from tests.lab.deadline import until
 from tests.lab.topology import Lab, mac
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.daemon.conftest import Launcher
     from tests.lab.daemon import Daemon
 
@@ -50,6 +52,37 @@ def test_state_file_is_for_everybody_to_read(lab: Lab, launch: Launcher) -> None
     assert datetime.fromisoformat(entry["since"]).utcoffset() is not None
     file = daemon.runtime_dir / "state.json"
     assert stat.S_IMODE(file.stat().st_mode) == 0o644
+
+
+def test_faults_of_the_whole_are_in_the_state_until_they_are_mended(
+    lab: Lab, launch: Launcher
+) -> None:
+    daemon = launch()
+    good = daemon.config_file.read_text()
+    lab.host.run("ip", "route", "del", "default")
+    until(lambda: daemon.state()["uplink_fault"])
+    assert daemon.state()["uplink"] is None
+
+    daemon.reload("colour = 1\n" + good)
+    assert "colour" in daemon.state()["config_fault"]
+    daemon.reload(good)
+    assert daemon.state()["config_fault"] is None
+
+
+def test_metrics_are_left_for_a_collector_while_it_is_configured(
+    lab: Lab, launch: Launcher, tmp_path: Path
+) -> None:
+    file = tmp_path / "otgd.prom"
+    daemon = launch()
+    assert not file.exists()
+    daemon.reload(launch.config(service=f'metrics_file = "{file}"'))
+    absent = 'otgd_gadget_state{gadget="ethusb1",state="absent"} 1'
+    assert absent in file.read_text().splitlines()
+
+    lab.plug(1)
+    until(lambda: absent not in file.read_text().splitlines())
+    daemon.terminate()
+    assert file.read_text().splitlines()[-1] == "otgd_up 0"
 
 
 def test_state_file_is_never_half_written(lab: Lab, launch: Launcher) -> None:

@@ -612,6 +612,20 @@ SETTING_REFUSALS = {
         '[service]\nlog_level = "warn"',
         'service.log_level: "warn" is none of "info", "debug", "warning", "error"; write "warning"',
     ),
+    "metrics in a place of no name": (
+        '[service]\nmetrics_file = "otgd.prom"',
+        'service.metrics_file: "otgd.prom" is not the whole path of a file *.prom; '
+        'write one such as "/run/otgd/otgd.prom"',
+    ),
+    "metrics that the collector does not read": (
+        '[service]\nmetrics_file = "/run/otgd/otgd.txt"',
+        'service.metrics_file: "/run/otgd/otgd.txt" is not the whole path of a file *.prom; '
+        'write one such as "/run/otgd/otgd.prom"',
+    ),
+    "metrics as boolean": (
+        "[service]\nmetrics_file = true",
+        'service.metrics_file: is true or false, not a string; write "/run/otgd/otgd.prom"',
+    ),
     "unknown setting": (
         "[firewall]\ncolour = 1",
         "firewall.colour: unknown key; remove it; known here are backend",
@@ -1103,6 +1117,7 @@ source = "kernel"
 on_stop = "release"
 resync_s = 0.5
 log_level = "debug"
+metrics_file = "/run/otgd/otgd.prom"
 """
     assert parse_config(text, file="otgd.toml") == Config(
         desired=DesiredState(
@@ -1114,6 +1129,7 @@ log_level = "debug"
             on_stop=OnStop.RELEASE,
             resync_s=0.5,
             log_level="debug",
+            metrics_file="/run/otgd/otgd.prom",
         ),
     )
 

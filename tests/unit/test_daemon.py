@@ -838,7 +838,7 @@ def test_a_full_disk_under_the_state_is_told_once_and_mended(stage: Stage) -> No
     stage.play(script)
     assert stage.log.messages(Kind.STATE_NOT_WRITTEN) == [
         "write /run/otgd/state.json: No space left on device; "
-        "otgctl status shows an old state until this is cured"
+        "what it tells is old until this is cured"
     ]
 
 

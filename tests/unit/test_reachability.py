@@ -12,6 +12,7 @@ from otgd.model import Neighbour, Traffic
 from otgd.reachability import (
     FIRST_PAUSE_S,
     LAST_PAUSE_S,
+    SETTLE_S,
     STUCK_S,
     TRY_S,
     Guest,
@@ -32,10 +33,10 @@ class Watched:
         self.follow(*(targets or (ONE,)), now=0.0)
 
     def follow(self, *targets: Target, now: float) -> None:
-        """Watch these, all of which have a carrier."""
+        """Watch these, whose carrier has settled by *now*."""
         self.known.follow(targets)
         for target in targets:
-            self.known.note_carrier(target.gadget, now, carrier=True)
+            self.known.note_carrier(target.gadget, now - SETTLE_S, carrier=True)
 
     def guest(self) -> Guest:
         return self.known.verdicts()["ethusb1"].guest
@@ -64,7 +65,7 @@ class Watched:
         self.hear(Neighbour.SILENT, now)
 
 
-def test_new_guest_is_asked_at_once_and_nothing_is_said_of_it() -> None:
+def test_new_guest_is_asked_soon_and_nothing_is_said_of_it() -> None:
     watched = Watched()
     assert watched.known.due(0.0) == [ONE]
     assert (watched.guest(), watched.reason) == (Guest.UNKNOWN, "")
@@ -178,7 +179,8 @@ def test_nobody_is_asked_before_there_is_a_carrier() -> None:
     known.note_carrier("ethusb1", 0.0, carrier=False)
     assert known.next_at == math.inf
     known.note_carrier("ethusb1", 5.0, carrier=True)
-    assert known.due(5.0) == [ONE]
+    assert known.due(5.0) == []
+    assert known.due(5.0 + SETTLE_S) == [ONE]
 
 
 def test_carrier_that_goes_is_a_loss_and_nobody_is_asked_any_more() -> None:
@@ -198,7 +200,7 @@ def test_carrier_that_comes_back_ends_the_pause() -> None:
     for _ in range(8):
         now = watched.ask_in_vain(now)
     watched.known.note_carrier("ethusb1", now - 30.0, carrier=False)
-    watched.known.note_carrier("ethusb1", now - 20.0, carrier=True)
+    watched.known.note_carrier("ethusb1", now - 20.0 - SETTLE_S, carrier=True)
     assert watched.known.due(now - 20.0) == [ONE]
     watched.ask(now - 20.0)
     assert watched.known.next_at == now - 20.0 + TRY_S + FIRST_PAUSE_S

@@ -422,6 +422,7 @@ def test_state_json() -> None:
     assert json.loads(json.dumps(state)) == {
         "version": 1,
         "uplink": "eth0",
+        "uplink_fault": None,
         "firewall": {"backend": "nftables", "reason": "of old habit"},
         "forwarding": True,
         "hub": None,

@@ -13,6 +13,7 @@ import pytest
 
 from otgd.cli import program
 from tests.lab.namespaces import run
+from tests.lab.schema import check
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,7 +59,9 @@ def verify(
     config: Path, capsys: pytest.CaptureFixture[str], *arguments: str
 ) -> tuple[int, dict[str, str], str]:
     code = program.main(["--config", str(config), "verify", "--json", *arguments])
-    [document] = json.loads(capsys.readouterr().out)
+    documents = json.loads(capsys.readouterr().out)
+    check(documents, "verify")
+    [document] = documents
     wrong = {one["subject"]: one["found"] for one in document["findings"] if not one["agrees"]}
     return code, wrong, document["fault"]
 

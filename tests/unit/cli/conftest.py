@@ -119,8 +119,10 @@ def state(*gadgets: dict[str, Any], **facts: Any) -> dict[str, Any]:  # noqa: AN
     return {
         "otgd_version": "0.1.0",
         "pid": 4711,
+        "config_fault": None,
         "version": 1,
         "uplink": "eth0",
+        "uplink_fault": None,
         "firewall": {"backend": "iptables", "reason": ""},
         "forwarding": True,
         "gadgets": list(gadgets),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from otgd.cli.counters import Counters
-from otgd.cli.metrics import Metric, collect
+from otgd.metrics import Metric, collect
 from tests.unit.cli.conftest import absent, gadget, state
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def test_running_daemon_tells_all(otgctl: Tool) -> None:
 
 
 def test_counters_are_of_the_host_and_exact() -> None:
-    counts = {"ethusb1": Counters(rx_bytes=2**50 + 1, tx_errors=3)}
+    counts = {"ethusb1": asdict(Counters(rx_bytes=2**50 + 1, tx_errors=3))}
     values = parse("\n".join(map(str, collect(state(gadget()), counts))))
     assert values['otgd_gadget_receive_bytes_total{gadget="ethusb1"}'] == str(2**50 + 1)
     assert values['otgd_gadget_transmit_errors_total{gadget="ethusb1"}'] == "3"

@@ -47,6 +47,15 @@ def test_unknown_links_are_listed(otgctl: Tool) -> None:
     assert last.endswith("no entry of the config has its MAC")
 
 
+def test_faults_of_the_whole_are_said(otgctl: Tool) -> None:
+    faults = {"config_fault": "otgd.toml:2: colour: unknown key", "uplink_fault": "no route"}
+    otgctl.run_daemon(state(gadget(), uplink=None, **faults))
+    said = otgctl("status")
+    refused = "config refused, the old one is in force: otgd.toml:2: colour: unknown key"
+    assert said.lines[1] == refused
+    assert said.lines[2].startswith("uplink none (no route), ")
+
+
 def test_no_uplink_is_said(otgctl: Tool) -> None:
     otgctl.run_daemon(state(gadget(), uplink=None, forwarding=False))
     assert otgctl("status").lines[1] == "uplink none, firewall iptables, forwarding off"

@@ -259,7 +259,7 @@ class StalledJournald:
 
     def _bind(self, lab: Lab, directory: str) -> None:
         """Give it its address, which exists among the host's mounts only."""
-        sleeper = lab.host.start("sleep", "60", env=dict(os.environ), stderr=subprocess.DEVNULL)  # type: ignore[arg-type]
+        sleeper = lab.host.start("sleep", "60", env=dict(os.environ), stderr=subprocess.DEVNULL)
         try:
             place = f"/proc/{sleeper.pid}/root{directory}"
             until(lambda: Path(place).exists())

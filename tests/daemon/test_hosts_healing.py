@@ -166,7 +166,7 @@ def fighter(lab: Lab, blow: str) -> Iterator[None]:
         "-c",
         script,
         env=dict(os.environ),
-        stderr=subprocess.DEVNULL,  # type: ignore[arg-type]
+        stderr=subprocess.DEVNULL,
     )
     try:
         yield

@@ -109,13 +109,20 @@ class Namespace:
         return done.stdout
 
     def start(
-        self, *command: str, env: dict[str, str], stderr: IO[bytes]
+        self,
+        *command: str,
+        env: dict[str, str] | None = None,
+        stdin: int = subprocess.DEVNULL,
+        stderr: IO[bytes] | int = subprocess.DEVNULL,
     ) -> subprocess.Popen[bytes]:
-        """Start a program in the network and among the mounts; its pid is the program's own."""
+        """Start a program in the network and among the mounts; its pid is the program's own.
+
+        *stderr* gets what it prints, too.
+        """
         return subprocess.Popen(
             self._inside(command),
             env=env,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=stderr,
             stderr=stderr,
             pass_fds=(self._net, self._mnt),

@@ -8,7 +8,7 @@ import click
 
 from otgd.cli.printing import print_json
 from otgd.describe import describe, slug
-from otgd.model import gadget_of
+from otgd.model import Aspect, gadget_of
 
 if TYPE_CHECKING:
     from otgd.cli.installation import Installation
@@ -51,7 +51,10 @@ def _print(view: KernelView) -> None:
     for number, step in enumerate(view.plan.steps, start=1):
         print(f"{number}. {describe(step)}")
     for blocked in view.plan.blocked:
-        print(f"Not possible: {blocked.gadget}: {blocked.reason}")
+        if blocked.aspect is not Aspect.HUB:
+            print(f"Not possible: {blocked.gadget}: {blocked.reason}")
+    if view.plan.hub_fault:
+        print(f"Not possible: {view.plan.hub_fault}")
     for link in view.plan.unknown:
         print(f"Left alone: {link.ifname}: {link.reason} (MAC {link.mac}, driver {link.driver})")
 
@@ -73,5 +76,6 @@ def _document(view: KernelView) -> dict[str, Any]:
         ],
         "uplink": view.plan.uplink or None,
         "uplink_fault": view.plan.uplink_fault or None,
+        "hub_fault": view.plan.hub_fault or None,
         "left_out": view.hidden or None,
     }

@@ -153,6 +153,7 @@ PLAN = {
         ),
         uplink=_is(["string", "null"], "The link that leads to the Internet."),
         uplink_fault=_is(["string", "null"], "Why there is none."),
+        hub_fault=_is(["string", "null"], "Why the hub address of [swarm] cannot be had."),
         left_out=_is(["string", "null"], "What this user may not see."),
     ),
 }

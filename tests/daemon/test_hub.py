@@ -232,6 +232,10 @@ def test_a_hub_in_the_lan_is_left_away_and_told_until_the_lan_goes(lab: Lab, two
     assert two.gadget("ethusb1")["reason"] == fault
     until(lambda: fault in two.manager.values("STATUS")[-1])
     assert fault in two.stderr()
+    otgctl = Otgctl(lab.host, two.config_file.parent)
+    assert f"Not possible: {fault}" in otgctl("plan").lines
+    assert otgctl("plan", "--json").document["hub_fault"] == fault
+    assert f"hub {HUB} ({fault})" in otgctl("status").out
     assert f"{HUB}/32" not in lab.addresses("lo")
     assert [source(lab, n) for n in (1, 2)] == ["10.0.11.1", "10.0.12.1"]
     assert lab.online(1)

@@ -122,6 +122,63 @@ def test_a_connection_through_the_hub_outlives_every_cable(lab: Lab, two: Daemon
         until(lambda: stream.answers > answers + 5, what=two.stderr)
 
 
+def join_overlay(lab: Lab, n: int) -> None:
+    """Put a VXLAN like Docker's overlay between host (0) or guest *n* and the other two nodes.
+
+    Like a node of the swarm it takes packets from nodes alone: from the hub and the guests.
+    """
+    nodes = {0: HUB, 1: guest_address(1), 2: guest_address(2)}
+    peers = [address for node, address in nodes.items() if node != n]
+    machine = lab.guest(n) if n else lab.host
+    machine.run("ip", "link", "add", "ov0", "type", "vxlan", "id", "42", "dstport", "4789")
+    machine.run("ip", "address", "add", f"10.20.0.{n + 1}/24", "dev", "ov0")
+    machine.run("ip", "link", "set", "ov0", "up")
+    for peer in peers:
+        flood = ("bridge", "fdb", "append", "00:00:00:00:00:00", "dev", "ov0", "dst", peer)
+        machine.run(*flood)
+    rules = f"""\
+table ip node {{
+    chain input {{
+        type filter hook input priority 0;
+        udp dport 4789 ip saddr != {{ {", ".join(peers)} }} drop
+    }}
+}}
+"""
+    machine.run("nft", "-f", "-", stdin=rules)
+
+
+def test_an_overlay_works_for_every_node_and_outlives_a_cable(lab: Lab, two: Daemon) -> None:
+    for node in (0, 1, 2):
+        join_overlay(lab, node)
+    until(lambda: ping(lab.host, "10.20.0.2"))
+    until(lambda: ping(lab.host, "10.20.0.3"))
+    until(lambda: ping(lab.guest(1), "10.20.0.3"))
+    with PingStream(lab.guest(2), "10.20.0.1") as stream:
+        until(lambda: stream.answers > 20)
+        lab.unplug(1)
+        until(lambda: two.gadget("ethusb1")["state"] == "absent")
+        lab.plug(1)
+        two.wait_for("ethusb1", "reachable")
+        until(lambda: ping(lab.host, "10.20.0.2"), what=two.stderr)
+        until(lambda: ping(lab.guest(1), "10.20.0.3"), what=two.stderr)
+        answers = stream.answers
+        until(lambda: stream.answers > answers + 20)
+        assert stream.longest_gap_s() < 0.3
+
+
+def test_without_a_hub_the_overlay_is_silently_broken(lab: Lab, launch: Launcher) -> None:
+    """What the hub is there for: packets leave with the cable's address, which is no node's."""
+    lab.host.run("ip", "address", "add", f"{HUB}/32", "dev", "lo")
+    daemon = launch(service=RARE)
+    lab.plug_all(1, 2)
+    for n in (1, 2):
+        daemon.wait_for(f"ethusb{n}", "reachable")
+    for node in (0, 1, 2):
+        join_overlay(lab, node)
+    until(lambda: ping(lab.guest(1), "10.20.0.3"))
+    assert not ping(lab.host, "10.20.0.2")
+
+
 def test_reload_brings_the_hub_and_takes_it_back_without_a_lost_packet(
     lab: Lab, launch: Launcher
 ) -> None:

@@ -55,9 +55,10 @@ def _surroundings(state: dict[str, Any]) -> str:
     forwarding = "on" if state["forwarding"] else "off"
     uplink = state["uplink"] or "none" + _in_brackets(state.get("uplink_fault"))
     firewall = state["firewall"]["backend"] + _in_brackets(state["firewall"].get("reason"))
-    hub = state.get("hub")
-    fault = f" ({hub['reason']})" if hub and hub["reason"] else ""
-    with_hub = f", hub {hub['address']}{fault}" if hub else ""
+    hub = state.get("hub")  # no otgd before the swarm wrote it
+    with_hub = ""
+    if hub:
+        with_hub = f", no hub: {hub['reason']}" if hub["reason"] else f", hub {hub['address']}"
     return f"uplink {uplink}, firewall {firewall}, forwarding {forwarding}{with_hub}"
 
 

@@ -41,6 +41,7 @@ AFTER: Mapping[str, Callable[[Facts], Iterator[Finding]]] = {
     "forwarding": host.check_forwarding,
     "firewall": host.check_firewall,
     "uplink": host.check_uplink,
+    "hub": host.check_hub,
 }
 
 

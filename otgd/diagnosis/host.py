@@ -6,8 +6,9 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from otgd.describe import describe
 from otgd.diagnosis.findings import fail, fine, skip, warn
-from otgd.model import FORWARD_MARK, Passage
+from otgd.model import FORWARD_MARK, LOOPBACK, AddAddress, AddRoute, Passage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -312,6 +313,32 @@ def _firewalld(chain: ForwardChain, facts: Facts) -> Iterator[Finding]:
             f"{command} --policy=gadgets --add-ingress-zone=trusted && "
             f"{command} --policy=gadgets --add-egress-zone=ANY && sudo firewall-cmd --reload",
         )
+
+
+def check_hub(facts: Facts) -> Iterator[Finding]:
+    """Hold that the host speaks to the swarm's members from its hub address, if it has one."""
+    hub = facts.desired.hub
+    missing = [
+        describe(step)
+        for step in facts.plan.steps
+        if isinstance(step, AddRoute) or (isinstance(step, AddAddress) and step.ifindex == LOOPBACK)
+    ]
+    if hub is None:
+        return
+    if facts.plan.hub_fault:
+        yield fail(
+            facts.plan.hub_fault,
+            why="on lo it would take that network's packets; without it no node reaches this one",
+            remedy=f"choose another hub_address: sudoedit {facts.config_file}",
+        )
+    elif missing:
+        yield fail(
+            f"the hub is not whole: {'; '.join(missing)} is still to be done",
+            why="otgd has not done it, or somebody has taken it away",
+            remedy="sudo systemctl restart otgd",
+        )
+    else:
+        yield fine(f"the host speaks to the swarm's members from {hub}")
 
 
 def check_uplink(facts: Facts) -> Iterator[Finding]:

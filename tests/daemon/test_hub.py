@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -99,11 +100,12 @@ def test_an_unplugged_gadget_leaves_nothing_and_the_others_connection_lives(
 ) -> None:
     with PingStream(lab.guest(2), HUB) as stream:
         until(lambda: stream.answers > 20)
+        began = time.monotonic()
         lab.unplug(1)
         until(lambda: two.gadget("ethusb1")["state"] == "absent")
         answers = stream.answers
         until(lambda: stream.answers > answers + 20)
-        assert stream.longest_gap_s() < 0.3
+        assert not stream.lost_since(began)
     assert "10.0.11." not in lab.routes()
     assert [route["dev"] for route in routes(lab)] == ["ethusb2"]
     lab.plug(1)
@@ -155,6 +157,7 @@ def test_an_overlay_works_for_every_node_and_outlives_a_cable(lab: Lab, two: Dae
     until(lambda: ping(lab.guest(1), "10.20.0.3"))
     with PingStream(lab.guest(2), "10.20.0.1") as stream:
         until(lambda: stream.answers > 20)
+        began = time.monotonic()
         lab.unplug(1)
         until(lambda: two.gadget("ethusb1")["state"] == "absent")
         lab.plug(1)
@@ -163,7 +166,7 @@ def test_an_overlay_works_for_every_node_and_outlives_a_cable(lab: Lab, two: Dae
         until(lambda: ping(lab.guest(1), "10.20.0.3"), what=two.stderr)
         answers = stream.answers
         until(lambda: stream.answers > answers + 20)
-        assert stream.longest_gap_s() < 0.3
+        assert not stream.lost_since(began)
 
 
 def test_without_a_hub_the_overlay_is_silently_broken(lab: Lab, launch: Launcher) -> None:
@@ -189,6 +192,7 @@ def test_reload_brings_the_hub_and_takes_it_back_without_a_lost_packet(
     before = lab.routes(), lab.addresses("lo")
     with PingStream(lab.guest(1), FAR_SIDE) as stream:
         until(lambda: stream.answers > 10)
+        began = time.monotonic()
         daemon.reload(launch.config(more=SWARM, service=RARE))
         assert on_hub(lab, 1, 2)
         members = f'{SWARM}members = ["ethusb2"]\n'
@@ -201,7 +205,7 @@ def test_reload_brings_the_hub_and_takes_it_back_without_a_lost_packet(
         daemon.reload(launch.config(service=RARE))
         answers = stream.answers
         until(lambda: stream.answers > answers + 10)
-        assert stream.longest_gap_s() < 0.3
+        assert not stream.lost_since(began)
     assert (lab.routes(), lab.addresses("lo")) == before
     assert "hub" in daemon.state()
     assert daemon.state()["hub"] is None
@@ -226,13 +230,14 @@ def test_what_a_killed_daemon_left_is_taken_back_by_the_next(
 def test_a_restart_after_sigkill_adopts_what_is_there(lab: Lab, two: Daemon) -> None:
     with PingStream(lab.guest(1), HUB) as stream:
         until(lambda: stream.answers > 10)
+        began = time.monotonic()
         before = lab.routes(), lab.addresses("lo")
         two.kill()
         two.start_and_wait()
         assert (lab.routes(), lab.addresses("lo")) == before
         answers = stream.answers
         until(lambda: stream.answers > answers + 10)
-        assert stream.longest_gap_s() < 0.3
+        assert not stream.lost_since(began)
 
 
 def test_a_cable_that_went_while_nobody_looked_has_left_nothing(lab: Lab, two: Daemon) -> None:
@@ -292,7 +297,8 @@ def test_a_hub_in_the_lan_is_left_away_and_told_until_the_lan_goes(lab: Lab, two
     otgctl = Otgctl(lab.host, two.config_file.parent)
     assert f"Not possible: {fault}" in otgctl("plan").lines
     assert otgctl("plan", "--json").document["hub_fault"] == fault
-    assert f"hub {HUB} ({fault})" in otgctl("status").out
+    assert f"no hub: {fault}" in otgctl("status").out
+    assert fault in otgctl("doctor").out
     assert f"{HUB}/32" not in lab.addresses("lo")
     assert [source(lab, n) for n in (1, 2)] == ["10.0.11.1", "10.0.12.1"]
     assert lab.online(1)

@@ -62,7 +62,7 @@ ROUTES = (
 OBSERVED = ObservedState(links=(UPLINK, LINK), routes=ROUTES, forwarding=True)
 PLAN = Plan(bindings=((SPEC.name, LINK.ifindex),), uplink="eth0")
 WELL = Facts(
-    desired=DesiredState(gadgets=(SPEC,)),
+    desired=DesiredState(gadgets=(SPEC,), hub=IPv4Address("10.0.10.1")),
     runs=True,
     told={SPEC.name: ("configured", "")},
     release="6.12.25+rpt-rpi-v8",

@@ -12,7 +12,17 @@ from otgd.diagnosis.examination import AFTER, BEFORE, GADGET, examine
 from otgd.diagnosis.facts import ForwardChain, Probe
 from otgd.diagnosis.findings import Mark
 from otgd.errors import Problem
-from otgd.model import AddRule, Masquerade, ObservedRoute, Passage, SourceGuard
+from otgd.model import (
+    LOOPBACK,
+    AddAddress,
+    AddRoute,
+    AddRule,
+    DesiredState,
+    Masquerade,
+    ObservedRoute,
+    Passage,
+    SourceGuard,
+)
 from tests.unit.diagnosis.conftest import (
     LINK,
     OBSERVED,
@@ -31,6 +41,8 @@ if TYPE_CHECKING:
 
 PROBLEM = Problem(file="otgd.toml", line=3, key="x", cause="unknown key", remedy="delete it")
 GUARD = SourceGuard(gadget=SPEC.name, ifname=SPEC.name, subnet=SPEC.subnet)
+ADD_HUB = AddAddress(gadget="", ifindex=LOOPBACK, interface=IPv4Interface("10.0.10.1/32"))
+ADD_ROUTE = AddRoute(gadget="another", ifindex=9, subnet=SPEC.subnet, source=ADD_HUB.interface.ip)
 MASQUERADE = Masquerade(gadget="another", subnet=IPv4Network("10.9.0.0/24"), uplink="eth0")
 OTHERS = ForwardChain(family="inet", table="site", name="forward", drops=True)
 FIREWALLD = ForwardChain(family="inet", table="firewalld", name="filter_FORWARD", drops=True)
@@ -75,6 +87,9 @@ BROKEN: dict[str, tuple[str, Facts]] = {
     "firewalld": ("firewall", replace(WELL, chains=(FIREWALLD,))),
     "nftables beside legacy": ("firewall", replace(WELL, chains=(DOCKERS,), flavour="legacy")),
     "no uplink": ("uplink", replace(WELL, plan=replace(PLAN, uplink="", uplink_fault="none"))),
+    "no hub": ("hub", replace(WELL, plan=replace(PLAN, hub_fault="none"))),
+    "hub not on lo": ("hub", replace(WELL, plan=replace(PLAN, steps=(ADD_HUB,)))),
+    "no route from the hub": ("hub", replace(WELL, plan=replace(PLAN, steps=(ADD_ROUTE,)))),
     "uplink without carrier": (
         "uplink",
         replace(WELL, observed=replace(OBSERVED, links=(replace(UPLINK, carrier=False), LINK))),
@@ -86,6 +101,10 @@ BROKEN: dict[str, tuple[str, Facts]] = {
 }
 ALSO_WELL: dict[str, Facts] = {
     "all": WELL,
+    "no swarm": replace(WELL, desired=DesiredState(gadgets=(SPEC,))),
+    "address on another link": replace(
+        WELL, plan=replace(PLAN, steps=(replace(ADD_HUB, gadget="another", ifindex=9),))
+    ),
     "another driver's unlisted link": with_unknown("cdc_ether"),
     "older kernel that will do": replace(WELL, release="5.18.0"),
     "newer major version": replace(WELL, release="7.0.0-rc1"),

@@ -23,7 +23,7 @@ fi
 
 # What tests need beside the program: tools, and what boots real systems.
 mapfile -t system_needs < packaging/lib/system-needs.txt
-packages+=(bsdutils dosfstools mtools openssh-client strace systemd tcpdump "${system_needs[@]}")
+packages+=(bsdutils dosfstools groff-base mtools openssh-client strace systemd tcpdump "${system_needs[@]}")
 install_packages
 venv=$cache/test
 make_venv "$venv" packaging/requirements-dev.txt --editable "$root" < <(

@@ -1,4 +1,4 @@
-"""Network namespaces: enter one for the length of a test, or make named ones as separate hosts."""
+"""Namespaces: enter one for the length of a test, or make several as separate hosts."""
 
 from __future__ import annotations
 
@@ -46,6 +46,24 @@ def private_network() -> Iterator[None]:
         for handle in own:
             _check(_libc.setns(handle, 0))
             os.close(handle)
+        os.chdir(cwd)
+
+
+@contextmanager
+def private_mounts() -> Iterator[None]:
+    """Keep what is mounted meanwhile to this process and its children, and come back.
+
+    Whatever kills the run, no mount is left on the machine.
+    """
+    own = os.open("/proc/self/ns/mnt", os.O_RDONLY)
+    cwd = Path.cwd()
+    _check(_libc.unshare(CLONE_NEWNS))
+    try:
+        _check(_libc.mount(b"none", b"/", None, _MS_REC_PRIVATE, None))
+        yield
+    finally:
+        _check(_libc.setns(own, CLONE_NEWNS))
+        os.close(own)
         os.chdir(cwd)
 
 

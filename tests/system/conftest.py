@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conftest import need
-from tests.lab.namespaces import run
+from tests.lab.namespaces import private_mounts, run
 from tests.system.container import booted, make_root
 from tests.system.host import CONFIG, Host, container_config
 from tests.system.image import make_image
@@ -66,13 +66,14 @@ def need_containers() -> None:
 def workspace() -> Iterator[Path]:
     """A directory in memory, which an overlay can write to wherever the checkout is."""
     need_containers()
-    path = Path(tempfile.mkdtemp(prefix="otgd-system-"))
-    run("mount", "-t", "tmpfs", "-o", "mode=755", "otgd-system", str(path))
-    try:
-        yield path
-    finally:
-        run("umount", "--lazy", str(path))
-        path.rmdir()
+    with private_mounts():
+        path = Path(tempfile.mkdtemp(prefix="otgd-system-"))
+        run("mount", "-t", "tmpfs", "-o", "mode=755", "otgd-system", str(path))
+        try:
+            yield path
+        finally:
+            run("umount", "--lazy", str(path))
+            path.rmdir()
 
 
 @pytest.fixture(scope="session")

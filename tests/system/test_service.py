@@ -52,7 +52,9 @@ def test_unplugged_gadget_leaves_nothing(host: Host) -> None:
 def test_status_line_is_for_people(host: Host) -> None:
     host.plug(1)
     host.await_online(1)
-    until(lambda: host.status().startswith("1 of 4 gadgets"), what=host.status)
+    until(lambda: host.status() == "1 of 4 gadgets up, uplink eth0", what=host.status)
+    shown = host.system.run("systemctl", "status", "--no-pager", "otgd.service")
+    assert 'Status: "1 of 4 gadgets up, uplink eth0"' in shown
 
 
 def test_journal_tells_a_gadgets_whole_story_once(host: Host) -> None:

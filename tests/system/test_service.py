@@ -30,6 +30,13 @@ def test_plugged_gadget_is_online(host: Host) -> None:
     until(lambda: host.gadget("ethusb1")["state"] in {"configured", "reachable"})
 
 
+def test_boot_has_no_ordering_cycle(host: Host) -> None:
+    log = host.system.run("journalctl", "--boot", "--output", "cat", "_PID=1")
+    assert "otgd.service" in log
+    assert "ordering cycle" not in log
+    assert "cyclic" not in log
+
+
 def test_gadget_plugged_before_the_boot_of_otgd_is_online(host: Host) -> None:
     host.system.run("systemctl", "stop", "otgd.service")
     host.plug(1, "eth1")

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tests.lab.topology import FAR_SIDE, guest_address, guest_mac, host_address, mac
+from tests.system.deadline import until
+from tests.system.machine import PATIENCE_S
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -135,9 +137,18 @@ class Zeros:
         self.machine.run("sh", "-euc", load_ports() + INTERNET)
 
     def plug(self, n: int, function: Function = ECM) -> None:
-        """Make gadget *n*, plug it in and boot its guest."""
-        script = build_zero(n, function) + plug_zero(n) + boot_guest(n)
-        self.machine.run("sh", "-euc", script)
+        """Make gadget *n*, plug it in and boot its guest.
+
+        A guest that sets its end up just while the host binds the other may never tell that it has
+        (f_ecm forgets a notification when its interface is set again), and the link stays without
+        a carrier. A Zero, which has to boot, is never that quick.
+        """
+        self.machine.run("sh", "-euc", build_zero(n, function) + plug_zero(n))
+        until(lambda: self._is_seen(n), PATIENCE_S)
+        self.machine.run("sh", "-euc", boot_guest(n))
+
+    def _is_seen(self, n: int) -> bool:
+        return any(link.get("address") == mac(n) for link in self.machine.links().values())
 
     def pull(self, n: int) -> None:
         """Pull the cable of gadget *n*; the gadget itself stays on."""

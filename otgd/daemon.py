@@ -14,27 +14,17 @@ import signal
 import time
 import traceback
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from otgd import __version__
 from otgd.errors import ConfigError, OtgdError, TransientError
 from otgd.events import Event, Kind
 from otgd.guest_watch import GuestWatch
 from otgd.model import AddRule, DesiredState, OnStop
 from otgd.reachability import Reachability
 from otgd.reconciler import Reconciler
-from otgd.status import (
-    Status,
-    events_between,
-    gadget_facts,
-    guest_events,
-    make_status,
-    to_json,
-    with_guests,
-)
+from otgd.reporter import Reporter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -137,32 +127,6 @@ class _Timers:
         return min(self.resync, self.retry, self.watchdog)
 
 
-@dataclass(slots=True)
-class _Told:
-    """What the outside was told last; only a change is told again.
-
-    Attributes:
-        status: what the last pass left.
-        shown: the same with what is known of the guests.
-        facts: what state.json holds.
-        failures: what it holds as those of the last pass.
-        pass_fault: why the last pass did not come to its end; empty when it did.
-        crash: the fault told last, until a pass comes to its end.
-    """
-
-    status: Status | None = None
-    shown: Status | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
-    failures: list[str] = field(default_factory=list)
-    summary: str = ""
-    config_fault: str = ""
-    pass_fault: str = ""
-    crash: str = ""
-    state_fault: str = ""
-    release_fault: str = ""
-    since: dict[str, str] = field(default_factory=dict)
-
-
 class Daemon:
     """otgd itself.
 
@@ -193,13 +157,12 @@ class Daemon:
         self._connect = connect
         self._log = log
         self._service = service
-        self._state = state
-        self._metrics = metrics
+        self._reporter = Reporter(log=log, service=service, state=state, metrics=metrics)
+        self._reporter.metrics_file = config.settings.metrics_file
         self._names = names
         self._clock = clock
         self._timers = _Timers()
         self._backoff = Backoff()
-        self._told = _Told()
         self._selector = selectors.DefaultSelector()
         self._watched: dict[int, TriggerPort] = {}
         self._reachability = Reachability()
@@ -221,10 +184,8 @@ class Daemon:
             self._pass()
             self._tell_names()
             # systemd may stop waiting for us only once the first pass is done.
-            self._tell_summary("READY=1")
-            firewall = f"{self._world.firewall.name}, since {self._world.backend_reason}"
-            text = f"ready: {self._summary()}; firewall {firewall}"
-            self._log.write(Event(kind=Kind.SERVICE_READY, message=text))
+            world = self._world
+            self._reporter.tell_ready(f"{world.firewall.name}, since {world.backend_reason}")
             gc.collect()
             gc.freeze()  # what lives by now stays; no later collection has to look at it
             gc.enable()
@@ -267,7 +228,7 @@ class Daemon:
             self._pass()
         elif woken:
             # A pass that failed forgot what its events had named.
-            self._pass(everything=bool(self._told.pass_fault or self._told.state_fault))
+            self._pass(everything=bool(self._reporter.pass_fault or self._reporter.state_fault))
         else:
             return False
         return True
@@ -282,7 +243,7 @@ class Daemon:
             self._guests.hear(now)
         if ask:
             self._guests.ask(now)
-        self._tell_guests()
+        self._reporter.tell_guests(self._guests.verdicts)
 
     def _woken(self, ready: list[tuple[selectors.SelectorKey, int]]) -> bool:
         """Tell whether one of the triggers that are *ready* has something to say to us."""
@@ -306,12 +267,19 @@ class Daemon:
 
     def _take_in(self, report: Report) -> None:
         """Tell what a pass did, and set the time for what it could not do."""
-        recovered, self._told.pass_fault = bool(self._told.pass_fault), ""
+        reporter = self._reporter
+        recovered, reporter.pass_fault = bool(reporter.pass_fault), ""
         self._rules_hold = _rules_hold(report)
         self._schedule(report)
-        self._tell(report)
+        status = reporter.judge(
+            self._config.desired,
+            report,
+            backend=self._world.firewall.name,
+            backend_reason=self._world.backend_reason,
+        )
+        self._guests.follow(self._config.desired, status, report.observed.links, self._clock())
+        reporter.tell_pass(status, report, self._guests.verdicts)
         self._release_former()
-        self._told.crash = ""
         if recovered and self._service.watchdog_s:
             self._keep_alive()  # the last one may have been left out
 
@@ -327,18 +295,8 @@ class Daemon:
             self._fail(f"a defect of otgd, please report it: {_place(err)}", trace)
 
     def _fail(self, fault: str, fields: dict[str, str] | None = None) -> None:
-        told = self._told
-        told.pass_fault = fault
         self._timers.retry = self._clock() + self._backoff.next()
-        if fault == told.crash:
-            return
-        told.crash = fault
-        self._log.write(Event(kind=Kind.PASS_CRASHED, message=fault, fields=fields or {}))
-        self._tell_summary()
-        if told.facts:
-            told.failures = [fault]
-            last_pass = {**told.facts["last_pass"], "failures": told.failures}
-            self._write_state({**told.facts, "last_pass": last_pass})
+        self._reporter.tell_crash(fault, fields)
 
     def _schedule(self, report: Report) -> None:
         """Set the timer for what this pass could not do."""
@@ -353,7 +311,7 @@ class Daemon:
 
     def _keep_alive(self) -> None:
         """Tell the watchdog that passes still come to their end."""
-        if not self._told.pass_fault:
+        if not self._reporter.pass_fault:
             self._service.notify("WATCHDOG=1")
         self._timers.watchdog = self._clock() + (self._service.watchdog_s or math.inf) / 2
 
@@ -385,28 +343,13 @@ class Daemon:
             config = self._load()
             self._adopt(config)
         except ConfigError as err:
-            self._refuse([str(problem) for problem in err.problems])
+            self._reporter.tell_refusal([str(problem) for problem in err.problems])
         except OtgdError as err:
-            self._refuse([str(err)])
+            self._reporter.tell_refusal([str(err)])
         except Exception as err:  # noqa: BLE001 - a file must not end the service
-            self._refuse([f"a defect of otgd, please report it: {_place(err)}"])
+            self._reporter.tell_refusal([f"a defect of otgd, please report it: {_place(err)}"])
         else:
-            self._told.config_fault = ""
-            count = len(config.desired.gadgets)
-            text = f"config reloaded, {count} gadget{'' if count == 1 else 's'}"
-            self._log.write(Event(kind=Kind.CONFIG_RELOADED, message=text))
-        facts = self._told.facts
-        fault = self._told.config_fault or None
-        if facts and facts["config_fault"] != fault:
-            self._write_state({**facts, "config_fault": fault})
-        self._tell_summary("READY=1")
-
-    def _refuse(self, problems: list[str]) -> None:
-        self._told.config_fault = problems[0]
-        for problem in problems:
-            text = f"config refused, the old one stays in force: {problem}"
-            event = Event(kind=Kind.CONFIG_REJECTED, message=text, fields={"OTGD_REASON": problem})
-            self._log.write(event)
+            self._reporter.tell_config(len(config.desired.gadgets))
 
     def _adopt(self, config: Config) -> None:
         """Bring *config* into force.
@@ -418,6 +361,7 @@ class Daemon:
         new = old if config.settings == self._config.settings else self._connect(config)
         self._config = config
         self._log.level = config.settings.log_level
+        self._reporter.metrics_file = config.settings.metrics_file
         if new is not old:
             # Only when the new backend's rules are in force, so that there is no gap.
             self._former[old.firewall.name] = old.firewall
@@ -428,8 +372,6 @@ class Daemon:
         self._tell_names()
         if new is not old:
             old.close()
-        if self._told.facts:  # metrics may be wanted elsewhere
-            self._write_state(self._told.facts)
 
     def _tell_names(self) -> None:
         """Let udev know what the gadgets are called, so that it wants what we want."""
@@ -451,25 +393,18 @@ class Daemon:
             except OtgdError as err:
                 retry = self._clock() + self._backoff.next()
                 self._timers.retry = min(self._timers.retry, retry)
-                self._tell_release_fault(f"remove the rules of the {name} backend: {err}")
+                fault = f"remove the rules of the {name} backend: {err}"
+                self._reporter.tell_backend_fault(fault)
             else:
                 del self._former[name]
-                self._told.release_fault = ""
-
-    def _tell_release_fault(self, fault: str) -> None:
-        if fault != self._told.release_fault:
-            self._told.release_fault = fault
-            self._log.write(Event(kind=Kind.PASS_CRASHED, message=fault))
+                self._reporter.tell_backend_fault("")
 
     def _stop(self) -> int:
         """Leave: by default the network stays as it is, so that a restart drops no connection."""
         self._service.notify("STOPPING=1", "STATUS=stopping")
         if self._config.settings.on_stop is OnStop.RELEASE:
             self._release()
-        self._state.remove()
-        if self._metrics is not None:
-            self._metrics.finish()
-        self._log.write(Event(kind=Kind.SERVICE_STOPPING, message="stopped"))
+        self._reporter.tell_stopped()
         self._world.close()
         return 0
 
@@ -525,89 +460,6 @@ class Daemon:
             text = "more events than the kernel could queue; everything was looked at instead"
             self._log.write(Event(kind=Kind.EVENTS_LOST, message=text))
         self._overflows = overflows
-
-    # --- telling ---------------------------------------------------------------------------------
-
-    def _tell(self, report: Report) -> None:
-        """Tell journal, state file and service manager what is new; nothing when nothing is."""
-        told = self._told
-        status = make_status(
-            self._config.desired,
-            report,
-            backend=self._world.firewall.name,
-            backend_reason=self._world.backend_reason,
-            before=told.status,
-        )
-        events = list(events_between(told.status, status, report))
-        failures = [failure.reason for failure in report.failures]
-        self._guests.follow(self._config.desired, status, report.observed.links, self._clock())
-        shown = with_guests(status, self._guests.verdicts, told.shown)
-        self._note_times(shown)
-        news = shown != told.shown or bool(report.applied) or failures != told.failures
-        if news or told.state_fault:
-            own = {"otgd_version": __version__, "pid": os.getpid()}
-            own["config_fault"] = told.config_fault or None
-            self._write_state({**own, **to_json(shown, report, since=told.since)})
-            told.failures = failures
-        told.status, told.shown = status, shown
-        for event in events:
-            self._log.write(event)
-        self._tell_summary()
-
-    def _tell_guests(self) -> None:
-        """Tell journal and state file what is new of the guests."""
-        told = self._told
-        if told.status is None or told.shown is None:
-            return
-        shown = with_guests(told.status, self._guests.verdicts, told.shown)
-        if shown == told.shown:
-            return
-        for event in guest_events(told.shown, shown):
-            self._log.write(event)
-        self._note_times(shown)
-        told.shown = shown
-        if not told.state_fault:  # else the next pass writes all of it
-            self._write_state({**told.facts, "gadgets": gadget_facts(shown, told.since)})
-
-    def _note_times(self, status: Status) -> None:
-        """Remember since when each gadget is in its state."""
-        before = self._told.shown.by_name if self._told.shown else {}
-        now = datetime.now(tz=UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        since = {}
-        for gadget in status.gadgets:
-            was = before.get(gadget.name)
-            same = was and was.state is gadget.state and was.ifindex == gadget.ifindex
-            since[gadget.name] = self._told.since[gadget.name] if same else now
-        self._told.since = since
-
-    def _write_state(self, facts: dict[str, Any]) -> None:
-        try:
-            self._state.write(facts)
-            self._told.facts = facts
-            if self._metrics is not None:
-                self._metrics.path = self._config.settings.metrics_file
-                self._metrics.write(facts)
-        except OtgdError as err:
-            if str(err) != self._told.state_fault:
-                self._told.state_fault = str(err)
-                text = f"{err}; what it tells is old until this is cured"
-                self._log.write(Event(kind=Kind.STATE_NOT_WRITTEN, message=text))
-        else:
-            self._told.state_fault = ""
-
-    def _tell_summary(self, *assignments: str) -> None:
-        """Tell the service manager *assignments*, and how things are if that has changed."""
-        summary = self._summary()
-        if assignments or summary != self._told.summary:
-            self._told.summary = summary
-            self._service.notify(*assignments, f"STATUS={summary}")
-
-    def _summary(self) -> str:
-        told = self._told
-        summary = told.pass_fault or (told.status.summary if told.status else "")
-        if told.config_fault:
-            return f"config refused, the old one is in force ({told.config_fault}); {summary}"
-        return summary
 
 
 class _SignalPipe:

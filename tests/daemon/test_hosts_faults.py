@@ -339,4 +339,4 @@ def test_no_decision_of_the_service_reads_a_clock_that_may_jump() -> None:
         for node in ast.walk(ast.parse(file.read_text()))
         if isinstance(node, ast.FunctionDef) and WALL_CLOCKS & set(calls(node))
     ]
-    assert readers == ["daemon.py:_note_times"]
+    assert readers == ["reporter.py:_note_times"]

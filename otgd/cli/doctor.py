@@ -4,34 +4,28 @@ from __future__ import annotations
 
 import os
 import platform
-import textwrap
-from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from otgd.cli.findings import document, print_findings
 from otgd.cli.installation import GadgetName
 from otgd.cli.printing import print_json
-from otgd.diagnosis.findings import Mark
 from otgd.errors import ConfigError, OtgdError
 from otgd.model import Config, DesiredState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from otgd.cli.installation import Installation
     from otgd.diagnosis.facts import Facts, Probe
-    from otgd.diagnosis.findings import Finding
     from otgd.errors import Problem
     from otgd.model import GadgetSpec, ObservedLink
 
 EX_TROUBLE = 1
 ROOT = Path("/")
 LEGACY_TABLES = Path("/proc/thread-self/net/ip_tables_names")
-COLOURS = {Mark.OK: "green", Mark.SKIP: "bright_black", Mark.WARN: "yellow", Mark.FAIL: "red"}
-MARK_WIDTH = max(len(mark) for mark in Mark)
-CHECK_WIDTH = len("kernel-log")
 
 
 @click.command()
@@ -61,9 +55,9 @@ def doctor(installation: Installation, *, name: str | None, as_json: bool) -> in
     findings = list(examine(facts, name or ""))
     trouble = sum(finding.is_trouble for finding in findings)
     if as_json:
-        print_json({"fine": not trouble, "findings": [_document(each) for each in findings]})
+        print_json({"fine": not trouble, "findings": [document(each) for each in findings]})
     else:
-        _print(findings, trouble)
+        print_findings(findings, trouble)
     return EX_TROUBLE if trouble else 0
 
 
@@ -149,38 +143,3 @@ def _probes(present: Iterable[tuple[GadgetSpec, ObservedLink]]) -> Mapping[str, 
     }
     found = probe(list(targets.values()))
     return {name: found[t.ifname] for name, t in targets.items() if t.ifname in found}
-
-
-# --- print ---------------------------------------------------------------------------------------
-
-
-def _document(finding: Finding) -> dict[str, Any]:
-    return {
-        "check": finding.check,
-        "gadget": finding.gadget or None,
-        "mark": str(finding.mark),
-        "what": finding.what,
-        "why": finding.why or None,
-        "remedy": finding.remedy or None,
-    }
-
-
-def _print(findings: Sequence[Finding], trouble: int) -> None:
-    for gadget, group in groupby(findings, key=lambda finding: finding.gadget):
-        click.secho(gadget or "host", bold=True)
-        for finding in group:
-            mark = click.style(f"{finding.mark:{MARK_WIDTH}}", fg=COLOURS[finding.mark])
-            click.echo(f"  {mark}  {finding.check:{CHECK_WIDTH}}  {finding.what}")
-            _print_more("why", finding.why)
-            _print_more("type", finding.remedy)
-    if trouble:
-        click.echo(f"\n{trouble} thing{'' if trouble == 1 else 's'} to look after.")
-    else:
-        click.echo("\nNothing is wrong, as far as could be checked.")
-
-
-def _print_more(title: str, text: str) -> None:
-    """Print a further line below a finding; never broken, so that it can be copied."""
-    if text:
-        indent = " " * (MARK_WIDTH + CHECK_WIDTH + 6)
-        click.echo(textwrap.indent(f"{title + ':':5} {text}", indent))

@@ -46,6 +46,9 @@ SECTIONS = {
         "verify": "prepare:verify",
         "release": "release:release",
     },
+    "Cluster": {
+        "swarm": "swarm:swarm",
+    },
     "Fit in with others": {
         "import": "importing.command:import_",
         "export": "export:export",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 NOTHING = "-"
 """Stands for an empty cell, so that a line always has as many columns as the heading."""
@@ -38,6 +39,30 @@ def print_json(document: object) -> None:
 def yes_no(value: bool | None) -> str:  # noqa: FBT001 - the value is the subject
     """Say a truth; an unknown one is a question mark."""
     return "?" if value is None else "yes" if value else "no"
+
+
+@contextmanager
+def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
+    """Yield what shows how far each of several things is (name, done, total); on a terminal only.
+
+    May be told from several threads.
+    """
+    if not sys.stderr.isatty():
+        yield lambda _name, _done, _total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"))
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def tell(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = progress.add_task(name, total=total)
+            progress.update(tasks[name], completed=done, total=total)
+
+        yield tell
 
 
 def _print_rich(columns: Sequence[str], rows: list[list[str]]) -> None:

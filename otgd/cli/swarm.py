@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
 from otgd.cli.installation import GadgetName
-from otgd.cli.printing import print_json, print_table
+from otgd.cli.printing import print_json, print_table, progress_bars
+from otgd.cli.swarm_test import SwarmTest
 from otgd.errors import OtgdError, PermanentError
 from otgd.swarm import cluster, roster
 from otgd.swarm.members import chosen
@@ -88,19 +90,24 @@ class _Site:
         """Return all members as otgd tells them now."""
         return roster.places(self.members(), self._installation.told_state())
 
-    def present(self, names: Sequence[str] = ()) -> tuple[tuple[GadgetSpec, ...], list[str]]:
-        """Return the members whose cable is in, and say of each other one why it is left out."""
+    def present(
+        self, names: Sequence[str] = ()
+    ) -> tuple[tuple[GadgetSpec, ...], list[roster.Place]]:
+        """Return the members, or those of *names*: whose cable is in, and the others."""
         wanted = {spec.name for spec in self.members(names)}
-        there, left_out = [], []
-        for place in self.places():
-            name = place.spec.name
-            if name not in wanted:
-                continue
-            if place.state in roster.UP or place.state == "unknown":
-                there.append(place.spec)
-            else:
-                left_out.append(f"{name}: {place.state}: {place.reason}")
-        return tuple(there), left_out
+        places = [place for place in self.places() if place.spec.name in wanted]
+        there = tuple(place.spec for place in places if place.may_answer)
+        return there, [place for place in places if not place.may_answer]
+
+
+def _tell_left_out(places: Sequence[roster.Place], what: str) -> None:
+    """Say whose cable is out, or blocked, and what becomes of them."""
+    absent = [place.spec.name for place in places if place.state == "absent"]
+    if absent:
+        print(f"not plugged in: {', '.join(absent)}; {what}")
+    for place in places:
+        if place.state != "absent":
+            print(f"{place.spec.name} is {place.state}: {place.reason}; {what}")
 
 
 def _manager(hub: Engine) -> tuple[Node, ...]:
@@ -163,8 +170,9 @@ def preflight(
         if isinstance(report, OtgdError):
             raise report
         findings += judge_guest(report)
-    for text in left_out:
-        findings.append(skip(text))
+    for place in left_out:
+        text = f"not looked at: it is {place.state}, {place.reason}"
+        findings.append(replace(skip(text), check="cable", gadget=place.spec.name))
     trouble = sum(finding.is_trouble for finding in findings)
     if as_json:
         print_json({"fine": not trouble, "findings": [document(each) for each in findings]})
@@ -248,8 +256,7 @@ def up(installation: Installation, *, names: tuple[str, ...], accept_new: bool) 
                 there, lambda spec: cluster.join(hub, site.spec, spec, site.policy, nodes)
             )
         )
-    for text in left_out:
-        print(f"{text}; it joins with the next otgctl swarm up")
+    _tell_left_out(left_out, "they join with the next otgctl swarm up")
     return EX_FAILED if bad else 0
 
 
@@ -283,8 +290,7 @@ def leave(
         bad = _report(
             cluster.each_guest(there, lambda spec: cluster.leave(hub, spec, site.policy, nodes))
         )
-        for text in left_out:
-            print(f"{text}; it learns of it when it is back")
+        _tell_left_out(left_out, "they learn of it when they are back")
         if everybody and facts.state != "inactive":
             hub.leave(force=True)
             print("host: has left the swarm, which is no more")
@@ -313,3 +319,104 @@ def rm(installation: Installation, *, names: tuple[str, ...]) -> int:
             hub.remove(node)
             print(f"{node.hostname} ({node.id[:12]}): forgotten")
     return 0
+
+
+@swarm.command()
+@click.argument("image")
+@_names
+@click.option("--force", is_flag=True, help="Send it although it is for another architecture.")
+@_accept_new
+@click.pass_obj
+def push(
+    installation: Installation, *, image: str, names: tuple[str, ...], force: bool, accept_new: bool
+) -> int:
+    r"""Send an image from this host to the gadgets, without a registry.
+
+    To all that are plugged in, or to those of NAME, at once. Over each cable go only the layers
+    that the guest does not have. An image for another architecture is refused; a Zero or Zero W
+    takes arm/v6.
+
+    \b
+    Examples:
+      docker pull --platform linux/arm/v6 alpine && otgctl swarm push alpine
+      otgctl swarm push my/app:2 ethusb1 ethusb2
+    """
+    from otgd.swarm import images
+    from otgd.swarm.engine import open_local
+
+    site = _Site(installation, accept_new=accept_new)
+    there, left_out = site.present(names)
+    with (
+        closing(open_local()) as hub,
+        images.packed(hub, image) as parcel,
+        progress_bars() as progress,
+    ):
+        bad = _report(
+            cluster.each_guest(
+                there, lambda spec: images.push(parcel, spec, site.policy, progress, force=force)
+            )
+        )
+    _tell_left_out(left_out, "push it again when they are there")
+    return EX_FAILED if bad else 0
+
+
+@swarm.command()
+@click.option(
+    "--port",
+    "published",
+    type=click.IntRange(1, 65535),
+    default=9000,
+    show_default=True,
+    help="The port to publish on every node.",
+)
+@click.option(
+    "--publish",
+    type=click.Choice(["auto", "ingress", "host"]),
+    default="auto",
+    show_default=True,
+    help="ingress: every node answers for all; host: each for itself; auto: ingress with ip_vs.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0),
+    default=10.0,
+    show_default=True,
+    help="How long the longer load test takes per node; 0 leaves it out.",
+)
+@_accept_new
+@_json
+@click.pass_obj
+def test(
+    installation: Installation,
+    *,
+    published: int,
+    publish: str,
+    seconds: float,
+    accept_new: bool,
+    as_json: bool,
+) -> int:
+    r"""Run a small service on every node, ask it everywhere, and put load on it.
+
+    The service tells a GUID and which container made it, as the guide's. Its image is made of
+    Debian's busybox-static for each guest's architecture. Asks every node's port, has every replica
+    ask every other one through the overlay network, then measures: 100 requests one at a time, 100
+    five at a time, and a longer run. In the end it removes all that it made.
+
+    \b
+    Examples:
+      otgctl swarm test
+      otgctl swarm test --seconds 60 --json > figures.json
+    """
+    from otgd.swarm.engine import open_local
+
+    site = _Site(installation, accept_new=accept_new)
+    with closing(open_local()) as hub:
+        nodes = _manager(hub)
+        rows = roster.make_roster(nodes, site.places(), site.spec.hub_address)
+        trial_run = SwarmTest(hub=hub, published=published, seconds=seconds, quiet=as_json)
+        verdicts = trial_run(rows, site.policy, publish)
+    if as_json:
+        print_json(trial_run.document(verdicts))
+    else:
+        trial_run.print_load(verdicts)
+    return 0 if all(verdict.good for verdict in verdicts) else EX_FAILED

@@ -5,7 +5,6 @@ Builds on ``engine`` and ``ssh``; decides nothing itself: that is what ``members
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import subprocess
@@ -67,12 +66,11 @@ def has_address(address: IPv4Address) -> bool:
     """Tell whether this host holds *address* now."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         try:
-            sock.bind((str(address), 0))
-        except OSError as err:
-            if err.errno == errno.EADDRNOTAVAIL:
-                return False
-            raise
-    return True
+            # Sends nothing; what is local is reached from itself.
+            sock.connect((str(address), 9))
+        except OSError:
+            return False
+        return bool(sock.getsockname()[0] == str(address))
 
 
 @contextmanager
@@ -99,13 +97,13 @@ def found(hub: Engine, spec: SwarmSpec) -> bool:
     fault = version_fault(facts.version, facts.machine) or hub_fault(facts, spec.hub_address)
     if fault:
         raise PermanentError(fault)
-    if facts.state == "active":
-        return False
     if not has_address(spec.hub_address):
         raise PermanentError(
             f"this host does not have hub_address {spec.hub_address}, which otgd puts on lo; type: "
             "sudo systemctl restart otgd, otgctl status"
         )
+    if facts.state == "active":
+        return False
     hub.init(spec.hub_address, spec.address_pool)
     return True
 

@@ -7,15 +7,16 @@ the token of a swarm to nobody but an engine.
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from otgd.errors import OtgdError, PermanentError, TransientError
 from otgd.swarm.members import SWARM_PORT, Node, read_engine, read_node
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from ipaddress import IPv4Address, IPv4Network
+    from typing import IO
 
     from otgd.swarm.members import EngineFacts
     from otgd.swarm.ssh import Guest
@@ -166,3 +167,117 @@ class Engine:
         """Yield what the manager tells of nodes, until the engine goes away."""
         with self._translated("docker events"):
             yield from self.api.events(filters={"type": "node"}, decode=True)
+
+    # Images
+
+    def image(self, name: str) -> Mapping[str, Any] | None:
+        """Return what the engine knows of an image; None if it does not have it."""
+        with self._translated(f"docker image inspect {name}"):
+            try:
+                found: Mapping[str, Any] = self.api.inspect_image(name)
+            except self._errors.ImageNotFound:
+                return None
+        return found
+
+    def layers(self) -> list[Sequence[str]]:
+        """Return the layers (diff ids, from the bottom up) of each image that it has."""
+        with self._translated("docker image ls"):
+            found = [self.api.inspect_image(each["Id"]) for each in self.api.images()]
+        return [each.get("RootFS", {}).get("Layers") or () for each in found]
+
+    def save(self, name: str, target: IO[bytes]) -> None:
+        """Write an image's archive to *target*."""
+        with self._translated(f"docker save {name}"):
+            for chunk in self.api.get_image(name):
+                target.write(chunk)
+
+    def load(self, content: Iterable[bytes]) -> None:
+        """Read an image's archive.
+
+        Raises:
+            PermanentError: the engine refuses it.
+        """
+        with self._translated("docker load"):
+            for told in self.api.load_image(content, quiet=True):
+                if "error" in told:
+                    raise PermanentError(f"docker load: {told['error']}")
+
+    def remove_image(self, name: str) -> None:
+        """Delete an image, if it is there.
+
+        Raises:
+            PermanentError: a container still uses it.
+        """
+        found = self.image(name)
+        if found is not None:
+            # By its id: by its name it would only lose that while a container has it.
+            with self._translated(f"docker image rm {name}"):
+                self.api.remove_image(found["Id"], force=True)
+
+    # Services
+
+    def make_service(self, *, service: str, network: str, image: str, **wishes: Any) -> None:  # noqa: ANN401 - JSON
+        """Create an overlay network and a service on it.
+
+        Args:
+            service: its name.
+            network: the network's name.
+            image: its image's name.
+            wishes: ``replicas``, ``port`` (in the container), ``published`` and ``ingress``
+                (whether every node answers, or each for itself).
+        """
+        ingress = wishes["ingress"]
+        port = {
+            "Protocol": "tcp",
+            "TargetPort": wishes["port"],
+            "PublishedPort": wishes["published"],
+            "PublishMode": "ingress" if ingress else "host",
+        }
+        with self._translated(f"docker network create {network}"):
+            self.api.create_network(network, driver="overlay", check_duplicate=None)
+        with self._translated(f"docker service create {service}"):
+            self.api.create_service(
+                {
+                    "ContainerSpec": {"Image": image, "Init": False},
+                    "Placement": {"MaxReplicas": 1},
+                    "Networks": [{"Target": network}],
+                },
+                name=service,
+                mode={"Replicated": {"Replicas": wishes["replicas"]}},
+                endpoint_spec={"Mode": "vip" if ingress else "dnsrr", "Ports": [port]},
+            )
+
+    def tasks(self, service: str) -> list[Mapping[str, Any]]:
+        """Return the service's tasks that shall run."""
+        with self._translated(f"docker service ps {service}"):
+            found: list[Mapping[str, Any]] = self.api.tasks(
+                filters={"service": service, "desired-state": "running"}
+            )
+        return found
+
+    def has_service(self, service: str) -> bool:
+        """Tell whether there is a service of this name."""
+        with self._translated("docker service ls"):
+            return any(
+                each["Spec"]["Name"] == service
+                for each in self.api.services(filters={"name": service})
+            )
+
+    def remove_service(self, service: str) -> None:
+        """Remove a service, if there is one."""
+        with self._translated(f"docker service rm {service}"), suppress(self._errors.NotFound):
+            self.api.remove_service(service)
+
+    def remove_network(self, network: str) -> None:
+        """Remove a network, if there is one.
+
+        Raises:
+            OtgdError: something still uses it.
+        """
+        with self._translated(f"docker network rm {network}"), suppress(self._errors.NotFound):
+            self.api.remove_network(network)
+
+    def has_network(self, network: str) -> bool:
+        """Tell whether there is a network of this name."""
+        with self._translated("docker network ls"):
+            return any(each["Name"] == network for each in self.api.networks(names=[network]))

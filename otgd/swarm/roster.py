@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 UP = frozenset({"configured", "reachable"})
 HOST = "host"
+UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,9 +27,14 @@ class Place:
     """A gadget as otgd tells it; ``unknown`` while it does not run."""
 
     spec: GadgetSpec
-    state: str = "unknown"
+    state: str = UNKNOWN
     port: str = ""
     reason: str = ""
+
+    @property
+    def may_answer(self) -> bool:
+        """Whether its guest is worth asking."""
+        return self.state in UP or self.state == UNKNOWN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +123,7 @@ def _trouble(node: Node | None, place: Place) -> str:
         # The manager takes some seconds to notice.
         return (
             _node_trouble(node)
-            if place.state in UP or place.state == "unknown"
+            if place.may_answer
             else (f"Docker has not noticed yet: {place.reason}")
         )
     if place.state == "reachable":

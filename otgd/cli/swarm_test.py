@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -81,26 +82,36 @@ class SwarmTest:
             self._say(
                 f"{len(replicas)} of {len(stands)} replicas run; port {self.published}, {mode}"
             )
-            return [self._judge(stand, replicas, ingress=ingress) for stand in stands]
+            with ThreadPoolExecutor(max_workers=len(stands)) as pool:
+                faults = list(
+                    pool.map(lambda stand: self._faults(stand, replicas, ingress=ingress), stands)
+                )
+            # One after the other: they share this host's processors.
+            return [self._judge(stand, found) for stand, found in zip(stands, faults, strict=True)]
 
-    def _judge(self, stand: Stand, replicas: Sequence[Replica], *, ingress: bool) -> Verdict:
-        where = f"{stand.address}:{self.published}"
-        faults = []
+    def _faults(
+        self, stand: Stand, replicas: Sequence[Replica], *, ingress: bool
+    ) -> tuple[str, ...]:
+        """Say what does not answer at a node."""
         missing, cause = trial.missing_at(
             stand, replicas, ingress=ingress, published=self.published
         )
         if missing:
-            faults.append(_fault(f"http://{where}{guid.PATH}", missing, cause))
-        else:
-            missing, cause = trial.missing_peers(stand, replicas, published=self.published)
-            if missing:
-                faults.append(_fault(f"the overlay network from {stand.name}", missing, cause))
+            where = f"http://{stand.address}:{self.published}{guid.PATH}"
+            return (_fault(where, missing, cause),)
+        missing, cause = trial.missing_peers(stand, replicas, published=self.published)
+        if missing:
+            return (_fault(f"the overlay network from {stand.name}", missing, cause),)
+        return ()
+
+    def _judge(self, stand: Stand, faults: tuple[str, ...]) -> Verdict:
+        where = f"{stand.address}:{self.published}"
         for fault in faults:
             self._say(f"{stand.name}: {fault}")
         if not faults:
             self._say(f"{stand.name}: {where} answers, and every replica over the overlay")
         runs = self._load(stand.address) if not faults else ()
-        return Verdict(name=stand.name, address=where, faults=tuple(faults), runs=runs)
+        return Verdict(name=stand.name, address=where, faults=faults, runs=runs)
 
     def _load(self, address: str) -> tuple[Run, ...]:
         def request() -> str:

@@ -6,7 +6,9 @@ the token of a swarm to nobody but an engine.
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -42,10 +44,14 @@ def open_local(environ: Mapping[str, str] = os.environ) -> Engine:
     """
     url = environ.get("DOCKER_HOST") or LOCAL
 
-    def explain(cause: str) -> OtgdError:
-        return PermanentError(f"this host's Docker: {_local_remedy(url, cause)}")
-
-    return Engine(url, explain)
+    if url.startswith("unix://"):
+        # Before the SDK tries: it would wrap the cause, and leave its socket open.
+        with socket.socket(socket.AF_UNIX) as sock:
+            try:
+                sock.connect(url.removeprefix("unix://"))
+            except OSError as err:
+                raise PermanentError(f"this host's Docker: {_local_remedy(url, err)}") from err
+    return Engine(url, lambda cause: PermanentError(f"this host's Docker: {cause}"))
 
 
 def open_guest(guest: Guest) -> Engine:
@@ -65,20 +71,20 @@ def open_guest(guest: Guest) -> Engine:
     return Engine(f"unix://{tunnel.path}", explain)
 
 
-def _local_remedy(url: str, cause: str) -> str:
-    if "PermissionError" in cause or "Permission denied" in cause:
-        return (
-            f"permission denied on {url}; type: sudo usermod -aG docker $USER, and log in again "
-            "(or use sudo)"
-        )
-    if "FileNotFoundError" in cause or "No such file" in cause:
-        return (
-            f"there is no {url}; type: sudo systemctl start docker (to install it: "
-            "sudo apt-get install docker.io)"
-        )
-    if "ConnectionRefusedError" in cause or "refused" in cause:
-        return f"nobody answers on {url}; type: sudo systemctl start docker"
-    return cause
+def _local_remedy(url: str, err: OSError) -> str:
+    match err.errno:
+        case errno.EACCES:
+            return (
+                f"permission denied on {url}; type: sudo usermod -aG docker $USER, and log in "
+                "again (or use sudo)"
+            )
+        case errno.ENOENT:
+            return (
+                f"there is no {url}; type: sudo systemctl start docker (to install it: "
+                "sudo apt-get install docker.io)"
+            )
+        case _:
+            return f"nobody answers on {url}; type: sudo systemctl start docker"
 
 
 class Engine:

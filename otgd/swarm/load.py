@@ -12,7 +12,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
 TIMEOUT_S = 10
 
@@ -90,22 +90,14 @@ def run(
     seconds: float | None = None,
 ) -> Run:
     """Make *requests* requests, or as many as fit into *seconds*, each on a new connection."""
-    numbers = count(1)
-    lock = threading.Lock()
+    numbers = count(1)  # one for all threads: its next() is one step of the interpreter
     latencies: list[float] = []
     failures: list[OSError] = []
     start_s = time.monotonic()
-
-    def wanted() -> Iterator[int]:
-        while seconds is None or time.monotonic() - start_s < seconds:
-            with lock:
-                number = next(numbers)
-            if requests is not None and number > requests:
-                return
-            yield number
+    end_s = math.inf if seconds is None else start_s + seconds
 
     def work() -> None:
-        for _ in wanted():
+        while requests is None or next(numbers) <= requests:
             began_s = time.monotonic()
             try:
                 request()
@@ -113,6 +105,8 @@ def run(
                 failures.append(err)
             else:
                 latencies.append(time.monotonic() - began_s)
+            if time.monotonic() >= end_s:
+                return
 
     workers = [threading.Thread(target=work, daemon=True) for _ in range(at_once)]
     for worker in workers:

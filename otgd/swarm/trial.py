@@ -272,7 +272,7 @@ def missing_at(
         for replica in replicas
         if ingress or (stand.row.node and replica.node == stand.row.node.id)
     }
-    return _ask_until(expected, lambda: _containers(get(stand.address, published, guid.PATH)))
+    return _ask_until(expected, lambda: containers(get(stand.address, published, guid.PATH)))
 
 
 def missing_peers(
@@ -286,11 +286,12 @@ def missing_peers(
     timeout_s = 4.0 * len(replicas) + 5
     return _ask_until(
         expected,
-        lambda: _containers(get(stand.address, published, guid.PEERS_PATH, timeout_s=timeout_s)),
+        lambda: containers(get(stand.address, published, guid.PEERS_PATH, timeout_s=timeout_s)),
     )
 
 
-def _containers(body: str) -> set[str]:
+def containers(body: str) -> set[str]:
+    """Return the containers that an answer names, one on each line."""
     return {container_of(line) for line in body.splitlines() if line.strip()}
 
 

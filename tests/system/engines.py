@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -137,7 +138,10 @@ class DockerMachine(BootedSystem):
     def stop(self, service: str) -> None:
         """End a service as systemd does."""
         process = self._services.pop(service)
-        process.terminate()  # nsenter becomes the program
+        # nsenter waits for the program, its child, since that is in another PID namespace.
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+        for child in children.split():
+            os.kill(int(child), signal.SIGTERM)
         process.wait(60)
 
     def start_docker(self, *flags: str) -> None:

@@ -45,6 +45,10 @@ class Kind(Enum):
     CONTESTED = ("c4abe7a8d0b147a397eb75d683459827", Priority.WARNING)
     EVENTS_LOST = ("6a8d81d1bc154c78bfa59115fb37af1d", Priority.WARNING)
     PASS_CRASHED = ("fd0b5b5663994f5e93b1f36da2388447", Priority.ERR)
+    SWARM_NODE_READY = ("3f857247499b42b391839dad2b204f42", Priority.INFO)
+    SWARM_NODE_LOST = ("b211c1dcb367416aa34e63a7f37ab375", Priority.WARNING)
+    SWARM_JOIN_FAILED = ("c3c62abe988d4fba83767638c9c94c37", Priority.WARNING)
+    SWARM_LOST = ("e73bd111adb84f78b8ab91bb446c3da5", Priority.WARNING)
     STATE_NOT_WRITTEN = ("7c7559ae3b5141f4ac22648c73b1bf07", Priority.WARNING)
 
     def __init__(self, message_id: str, priority: Priority) -> None:

@@ -32,7 +32,7 @@ place() { # SOURCE DIRECTORY: install a file of the .deb, under /usr/local where
     esac
     local mode=0644
     [[ ! -x $1 ]] || mode=0755
-    sed -e "s|/usr/bin/otgd|$opt/current/bin/otgd|" -e 's|/usr/lib/otgd/|/usr/local/lib/otgd/|' \
+    sed -e "s|/usr/bin/otg|$opt/current/bin/otg|" -e 's|/usr/lib/otgd/|/usr/local/lib/otgd/|' \
         "$1" | install -D -m "$mode" /dev/stdin "$target"
     echo "$target" >> "$manifest.new"
 }
@@ -104,7 +104,8 @@ install_otgd() {
 
 uninstall_otgd() {
     [[ -e $manifest ]] || fail "nothing that install.sh installed is here"
-    systemctl --quiet disable --now otgd-names.path otgd-names-boot.service otgd.service
+    systemctl --quiet disable --now \
+        otgd-swarm.service otgd-names.path otgd-names-boot.service otgd.service
     sh "$here/debian/otgd.prerm" remove
     xargs --no-run-if-empty -d '\n' -a "$manifest" rm -f --
     rmdir --ignore-fail-on-non-empty /usr/local/lib/otgd \

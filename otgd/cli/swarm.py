@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from otgd.swarm.members import Node
 
 EX_FAILED = 1
+FOLLOWER = "otgd-swarm.service"
 LS_COLUMNS = ("GADGET", "CABLE", "PORT", "ADDRESS", "NODE", "HOSTNAME", "STATUS", "REASON")
 
 
@@ -67,7 +71,7 @@ _accept_new = click.option(
 _json = click.option("--json", "as_json", is_flag=True, help="Print it for programs.")
 
 
-class _Site:
+class Site:
     """The config's swarm, and what otgd tells of its gadgets."""
 
     def __init__(self, installation: Installation, *, accept_new: bool = False) -> None:
@@ -161,7 +165,7 @@ def preflight(
     from otgd.diagnosis.findings import skip
     from otgd.swarm.preflight import judge_guest, judge_host
 
-    site = _Site(installation, accept_new=accept_new)
+    site = Site(installation, accept_new=accept_new)
     there, left_out = site.present(names)
     findings = list(judge_host(cluster.look_at_host(site.spec)))
     reports = dict(cluster.each_guest(there, lambda spec: cluster.look_at_guest(spec, site.policy)))
@@ -196,7 +200,7 @@ def ls(installation: Installation, *, as_json: bool) -> int:
     """
     from otgd.swarm.engine import open_local
 
-    site = _Site(installation)
+    site = Site(installation)
     with closing(open_local()) as hub:
         nodes = _manager(hub)
     rows = roster.make_roster(nodes, site.places(), site.spec.hub_address)
@@ -245,7 +249,7 @@ def up(installation: Installation, *, names: tuple[str, ...], accept_new: bool) 
     """
     from otgd.swarm.engine import open_local
 
-    site = _Site(installation, accept_new=accept_new)
+    site = Site(installation, accept_new=accept_new)
     there, left_out = site.present(names)
     with closing(open_local()) as hub:
         new = cluster.found(hub, site.spec)
@@ -256,8 +260,45 @@ def up(installation: Installation, *, names: tuple[str, ...], accept_new: bool) 
                 there, lambda spec: cluster.join(hub, site.spec, spec, site.policy, nodes)
             )
         )
-    _tell_left_out(left_out, "they join with the next otgctl swarm up")
+    if site.spec.auto_join:
+        _tell_left_out(left_out, "they join when they are there")
+        _start_following()
+    else:
+        _tell_left_out(left_out, "they join with the next otgctl swarm up")
     return EX_FAILED if bad else 0
+
+
+def _start_following() -> None:
+    """Have later gadgets join by themselves, as ``auto_join`` says."""
+    command = ["systemctl", "enable", "--now", "--quiet", FOLLOWER]
+    if not Path("/run/systemd/system").exists():
+        return
+    if os.geteuid() != 0:
+        print(f"so that they do, type: sudo {' '.join(command)}")
+        return
+    done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603 - constant words
+    if done.returncode != 0:
+        raise PermanentError(f"{' '.join(command)}: {done.stderr.strip()}")
+
+
+@swarm.command()
+@click.pass_obj
+def follow(installation: Installation) -> int:
+    r"""Tell each node's changes as they happen; with auto_join, join gadgets that come later.
+
+    Runs until Ctrl-C. otgd-swarm.service runs it, as root and with root's ssh key; up enables that
+    where the config says auto_join = true.
+
+    \b
+    Examples:
+      otgctl swarm follow
+      sudo systemctl enable --now otgd-swarm.service && journalctl -f -u otgd-swarm
+    """
+    from otgd.cli.inotify import DirectoryWatch
+    from otgd.cli.swarm_follow import follow as follow_for_ever
+
+    with DirectoryWatch(installation.runtime_dir) as watch:
+        follow_for_ever(lambda: Site(installation), watch)
 
 
 @swarm.command()
@@ -282,7 +323,7 @@ def leave(
 
     if bool(names) == everybody:
         raise click.UsageError("give gadgets' names, or --all to end the swarm")
-    site = _Site(installation, accept_new=accept_new)
+    site = Site(installation, accept_new=accept_new)
     there, left_out = site.present(names)
     with closing(open_local()) as hub:
         facts = hub.facts()
@@ -312,7 +353,7 @@ def rm(installation: Installation, *, names: tuple[str, ...]) -> int:
     """
     from otgd.swarm.engine import open_local
 
-    site = _Site(installation)
+    site = Site(installation)
     with closing(open_local()) as hub:
         rows = roster.make_roster(_manager(hub), site.places(), site.spec.hub_address)
         for node in [roster.dead_node(rows, name) for name in names]:
@@ -344,7 +385,7 @@ def push(
     from otgd.swarm import images
     from otgd.swarm.engine import open_local
 
-    site = _Site(installation, accept_new=accept_new)
+    site = Site(installation, accept_new=accept_new)
     there, left_out = site.present(names)
     with (
         closing(open_local()) as hub,
@@ -409,7 +450,7 @@ def test(
     """
     from otgd.swarm.engine import open_local
 
-    site = _Site(installation, accept_new=accept_new)
+    site = Site(installation, accept_new=accept_new)
     with closing(open_local()) as hub:
         nodes = _manager(hub)
         rows = roster.make_roster(nodes, site.places(), site.spec.hub_address)

@@ -376,3 +376,30 @@ def test_engines_that_restart_are_ready_again(joined: Cluster) -> None:
     until(lambda: joined.swarm("ls").code == 0, NOTICE_S)
     for name in ("host", "ethusb1", "ethusb2"):
         joined.await_status(name, "ready")
+
+
+def test_latecomer_joins_by_itself_and_the_journal_tells(joined: Cluster) -> None:
+    config = joined.daemon.config_file
+    text = config.read_text()
+    joined.ready("leave", "ethusb1")
+    config.write_text(text.replace("members =", "auto_join = true\nmembers ="))
+    log = joined.directory / "follow.log"
+    command = joined.otgctl.command("swarm", "follow")
+    with log.open("wb") as stderr:
+        following = joined.lab.host.start(*command, env=dict(os.environ), stderr=stderr)
+    try:
+        until(lambda: joined.node("ethusb1")["status"] == "ready", NOTICE_S, what=log.read_text)
+        until(lambda: "ethusb1: swarm node worker1 joined" in log.read_text(), what=log.read_text)
+        joined.guests[0].stop("dockerd")
+        until(lambda: "ethusb1: swarm node worker1 is down" in log.read_text(), NOTICE_S)
+        joined.host.stop("dockerd")
+        until(lambda: "warning: swarm: this host's Docker" in log.read_text(), NOTICE_S)
+        for machine in (joined.host, joined.guests[0]):
+            machine.start_docker()
+        until(lambda: "ethusb1: swarm node worker1 is ready" in log.read_text(), NOTICE_S)
+        assert following.poll() is None
+    finally:
+        following.terminate()
+        following.wait(20)
+        config.write_text(text)
+    assert len(log.read_text().splitlines()) < 15, log.read_text()

@@ -235,6 +235,34 @@ def _ls_row(row: roster.Row) -> tuple[str, ...]:
 @_names
 @_accept_new
 @click.pass_obj
+def install(installation: Installation, *, names: tuple[str, ...], accept_new: bool) -> int:
+    r"""Install Docker on the gadgets, from their own apt.
+
+    On all that are plugged in, or on those of NAME, at once; one that has it is left alone. The
+    guests need a way to their apt's servers (masquerade) and a user who may use sudo without a
+    password; it may use Docker afterwards.
+
+    \b
+    Examples:
+      otgctl swarm install
+      otgctl swarm install ethusb3 --accept-new-host-keys
+    """
+    from otgd.swarm.install import install as install_docker
+
+    site = Site(installation, accept_new=accept_new)
+    there, left_out = site.present(names)
+    with progress_bars() as progress:
+        bad = _report(
+            cluster.each_guest(there, lambda spec: install_docker(spec, site.policy, progress))
+        )
+    _tell_left_out(left_out, "type this again when they are there")
+    return EX_FAILED if bad else 0
+
+
+@swarm.command()
+@_names
+@_accept_new
+@click.pass_obj
 def up(installation: Installation, *, names: tuple[str, ...], accept_new: bool) -> int:
     r"""Make the host a manager and every reachable gadget a worker.
 

@@ -12,6 +12,7 @@ socket here whose other end is ``docker system dial-stdio`` there, as the docker
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import socket
 import subprocess
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING
 from otgd.errors import PermanentError, TransientError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -139,6 +140,11 @@ _MEANINGS = (
 to 29. The order matters: a socket's "permission denied" comes before Docker's "cannot connect"."""
 
 
+def _for_sh(script: str) -> str:
+    """Return the command line to give to whatever login shell the user has there."""
+    return f"sh -c {shlex.quote(script)}"
+
+
 class Guest:
     """One guest, as long as the block lasts."""
 
@@ -190,10 +196,43 @@ class Guest:
             PermanentError: ssh could not get there; the message says what to do.
             TransientError: it took longer than *timeout_s*.
         """
-        answer = self._ssh([*self.command(), script], timeout_s)
+        answer = self._ssh([*self.command(), _for_sh(script)], timeout_s)
         if answer.code == EX_SSH:
             raise self.fault(answer.err)
         return answer
+
+    def run_telling(self, script: str, tell: Callable[[str], None], *, timeout_s: float) -> Answer:
+        """Run a shell script there, and tell each line of its output as it comes.
+
+        Raises:
+            PermanentError: ssh could not get there.
+            TransientError: it took longer than *timeout_s*.
+        """
+        with tempfile.TemporaryFile() as complaint:
+            process = subprocess.Popen(  # noqa: S603 - as in _ssh
+                [*self.command(), _for_sh(script)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=complaint,
+                text=True,
+                errors="replace",
+            )
+            overdue = threading.Timer(timeout_s, process.kill)
+            overdue.start()
+            with process:
+                for line in process.stdout or ():
+                    tell(line.rstrip("\n"))
+            late = not overdue.is_alive()
+            overdue.cancel()
+            complaint.seek(0)
+            told = complaint.read().decode(errors="replace")
+        if late:
+            raise TransientError(
+                f"{self.spec.name}: {self.spec.guest} did not finish in {timeout_s:.0f} s"
+            )
+        if process.returncode == EX_SSH:
+            raise self.fault(told)
+        return Answer(code=process.returncode, out=b"", err=told)
 
     def docker_socket(self) -> Tunnel:
         """Return a UNIX socket here that leads to the guest's engine."""

@@ -190,17 +190,46 @@ def guest_trouble(cluster: Cluster) -> Said:
     return cluster.swarm("preflight", "ethusb1", "--accept-new-host-keys")
 
 
-def test_guest_without_docker(cluster: Cluster) -> None:
+APT_GET = """\
+#!/bin/sh
+# The guest's apt, which has no network here: "install" puts back what the test hid.
+case "$*" in
+    *" update") ;;
+    *" docker.io docker-cli")
+        echo "dlstatus:1:50.0:Retrieving file 1 of 2"
+        echo "pmstatus:docker.io:80.0:Installing docker.io"
+        mv /hidden/dockerd /usr/sbin/dockerd
+        mv /hidden/docker /usr/bin/docker
+        ;;
+    *) exit 1 ;;
+esac
+"""
+APT_CACHE = """\
+#!/bin/sh
+echo "  Candidate: $(cat /candidate)"
+"""
+
+
+def test_guest_without_docker_and_how_it_gets_it(cluster: Cluster) -> None:
     guest = cluster.guests[0]
+    guest.run("mkdir", "/hidden")
     for program in ("dockerd", "docker"):
-        guest.run("sh", "-c", f"mv $(command -v {program}) /{program}")
+        guest.run("sh", "-c", f"mv $(command -v {program}) /hidden/{program}")
+    guest.write("/usr/local/bin/apt-get", APT_GET)
+    guest.write("/usr/local/bin/apt-cache", APT_CACHE)
+    guest.run("chmod", "+x", "/usr/local/bin/apt-get", "/usr/local/bin/apt-cache")
+    guest.write("/candidate", "17.12.1")
     preflight = guest_trouble(cluster)
     up = cluster.swarm("up", "ethusb1", "--accept-new-host-keys")
-    guest.run("mv", "/dockerd", "/usr/sbin/dockerd")
-    guest.run("mv", "/docker", "/usr/bin/docker")
     for said in (preflight.out, up.err):
         assert "there is no Docker on 10.0.11.2" in said
         assert "otgctl swarm install ethusb1" in said
+    old = cluster.swarm("install", "ethusb1")
+    assert (old.code, "Docker 17.12.1 is too old" in old.err) == (1, True), old
+    guest.write("/candidate", "26.1.5")
+    assert "ethusb1: Docker 26.1.5" in cluster.ready("install", "ethusb1").out
+    assert "has Docker 26.1.5" in cluster.ready("install", "ethusb1").out
+    guest.run("sh", "-c", "rm -r /usr/local/bin/apt-* /hidden /candidate")
 
 
 def test_guest_whose_engine_is_down(cluster: Cluster) -> None:

@@ -32,7 +32,7 @@ COLUMNS = (
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @click.pass_obj
 def check(installation: Installation, *, file: Path | None) -> int:
-    r"""Check a config FILE (default: the one of --config).
+    r"""Check a config FILE (default: the one of --config) with its drop-ins, FILE.d/*.toml.
 
     Prints every problem with file, line and what to write instead, and exits with 78; or the
     gadgets that the file means. Neither needs root nor looks at the kernel.
@@ -44,10 +44,23 @@ def check(installation: Installation, *, file: Path | None) -> int:
     """
     where = replace(installation, config_file=file) if file else installation
     config = where.config()
-    print(f"{where.config_file} is fine: {_summary(config)}")
+    print(f"{_files(where.config_file)} fine: {_summary(config)}")
     if config.desired.gadgets:
         print_table(COLUMNS, [_row(spec) for spec in config.desired.gadgets])
     return 0
+
+
+def _files(path: Path) -> str:
+    """Name what was checked, with its verb."""
+    from otgd.config.sources import read_sources
+
+    match len(read_sources(path)) - 1:
+        case 0:
+            return f"{path} is"
+        case 1:
+            return f"{path} and 1 drop-in are"
+        case count:
+            return f"{path} and {count} drop-ins are"
 
 
 def _summary(config: Config) -> str:

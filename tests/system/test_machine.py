@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from otgd.events import Kind
 from tests.lab.topology import host_address, mac
 from tests.system.conftest import bootable
 from tests.system.deadline import until
@@ -57,7 +60,7 @@ def await_driver(zeros: Zeros, n: int, driver: str) -> None:
 
 def await_absent(machine: BootedSystem, n: int) -> None:
     until(lambda: f"ethusb{n}" not in machine.links(), PATIENCE_S)
-    until(lambda: "10.0.11" not in machine.run("nft", "list", "ruleset"), PATIENCE_S)
+    until(lambda: f"10.0.{10 + n}." not in machine.run("nft", "list", "ruleset"), PATIENCE_S)
 
 
 UNLOAD = """
@@ -129,6 +132,91 @@ def test_first_plug_never_shows_a_random_mac(zeros: Zeros) -> None:
             zeros.plug_again(2)
     finally:
         zeros.scrap(2)
+
+
+# --- the MAC lies --------------------------------------------------------------------------------
+
+BOOTS = 6
+LINK_FILES = {"serial": 72, "port": 73}
+"""Numbers of the .link files that otgd-names.service makes of these signs."""
+
+
+@pytest.fixture
+def adopted(zeros: Zeros, request: pytest.FixtureRequest) -> Iterator[int]:
+    """Plug in a Zero with a MAC that the kernel made up, and adopt it by the sign in question."""
+    n, sign, serial = request.param
+    machine = zeros.machine
+    zeros.plug(n, macs=False, serial=serial)
+    try:
+        ifname = until(lambda: named_by_udev(machine), PATIENCE_S, what=lambda: told(machine))
+        machine.run("otgctl", "adopt", ifname, "--name", f"ethusb{n}", "--by", sign)
+        link_file = f"/run/systemd/network/{LINK_FILES[sign]}-otgd-ethusb{n}.link"
+        until(lambda: machine.attempt("test", "-e", link_file).code == 0, PATIENCE_S)
+        rests = ("otgd-names.service", "ActiveState")
+        until(lambda: machine.unit(*rests) == "inactive", PATIENCE_S)
+        yield n
+    finally:
+        zeros.scrap(n)
+        machine.run("rm", "-f", f"/etc/otgd/otgd.toml.d/ethusb{n}.toml")
+        machine.run("systemctl", "reload", "otgd.service")
+
+
+def state(machine: BootedSystem) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(machine.run("cat", "/run/otgd/state.json"))
+    return told
+
+
+def named_by_udev(machine: BootedSystem) -> str:
+    """Return the name of the link that is left alone, once udev has given it one."""
+    return next((name for name in unknown(machine) if name.startswith("enx")), "")
+
+
+def unknown(machine: BootedSystem) -> list[str]:
+    return [link["ifname"] for link in state(machine)["unknown"]]
+
+
+def recognized(machine: BootedSystem, n: int) -> list[str]:
+    """Return what the journal tells of gadget *n*'s other MACs."""
+    message = f"MESSAGE_ID={Kind.GADGET_RECOGNIZED.message_id}"
+    return [entry["MESSAGE"] for entry in machine.journal(message, f"OTGD_GADGET=ethusb{n}")]
+
+
+@pytest.mark.parametrize("adopted", [(3, "port", "")], indirect=True, ids=["by port"])
+def test_zero_that_boots_with_six_macs_is_one_gadget(zeros: Zeros, adopted: int) -> None:
+    machine, n = zeros.machine, adopted
+    macs = []
+    for boot in range(BOOTS):
+        if boot:
+            zeros.plug(n, macs=False)
+        await_online(zeros, n)
+        macs.append(machine.links()[f"ethusb{n}"]["address"])
+        until(lambda: len(recognized(machine, n)) == len(macs), PATIENCE_S)
+        if boot:
+            marks = machine.udev(f"ethusb{n}")
+            assert marks["ID_NET_LINK_FILE"] == f"/run/systemd/network/73-otgd-ethusb{n}.link"
+            assert marks["NM_UNMANAGED"] == "1"
+        if boot < BOOTS - 1:
+            zeros.scrap(n)
+            await_absent(machine, n)
+            assert unknown(machine) == []
+    assert len(set(macs)) == BOOTS
+    ends = [f"; its MAC is {now}, was {was}" for was, now in pairwise([mac(n), *macs])]
+    assert [text.partition("-1")[2] for text in recognized(machine, n)] == ends
+
+
+@pytest.mark.parametrize("adopted", [(4, "serial", "d4c3b2a1")], indirect=True, ids=["by serial"])
+def test_zero_that_moves_to_another_port_is_known_by_its_serial(zeros: Zeros, adopted: int) -> None:
+    machine, n = zeros.machine, adopted
+    await_online(zeros, n)
+    ports = [gadget["port"] for gadget in state(machine)["gadgets"] if gadget["name"] == "ethusb4"]
+    zeros.pull(n)
+    await_absent(machine, n)
+    zeros.plug_again(n, port=2)
+    await_online(zeros, n)
+    (entry,) = (gadget for gadget in state(machine)["gadgets"] if gadget["name"] == "ethusb4")
+    assert (entry["known_by"], entry["serial"]) == ("serial", "d4c3b2a1")
+    assert entry["port"] not in ports
+    assert machine.udev("ethusb4")["ID_NET_LINK_FILE"].endswith("/72-otgd-ethusb4.link")
 
 
 @pytest.fixture(scope="module")

@@ -55,8 +55,15 @@ mountpoint -q /sys/kernel/config || mount -t configfs configfs /sys/kernel/confi
 """
 
 
-def build_zero(n: int, function: Function) -> str:
-    """Write the script that makes gadget *n*, not plugged in yet."""
+def build_zero(n: int, function: Function, *, macs: bool = True, serial: str = "") -> str:
+    """Write the script that makes gadget *n*, not plugged in yet.
+
+    Without *macs* the kernel makes new ones up, as it does for g_ether without parameters.
+    """
+    settings = f"""
+echo {mac(n)} > functions/{function.name}.0/host_addr
+echo {guest_mac(n)} > functions/{function.name}.0/dev_addr
+"""
     return f"""
 cd {GADGETS}
 mkdir -p z{n}/strings/0x409 z{n}/configs/c.1 z{n}/functions/{function.name}.0
@@ -64,15 +71,15 @@ cd z{n}
 echo {function.vendor:#06x} > idVendor
 echo {function.product:#06x} > idProduct
 echo 'RNDIS/Ethernet Gadget' > strings/0x409/product
-echo {mac(n)} > functions/{function.name}.0/host_addr
-echo {guest_mac(n)} > functions/{function.name}.0/dev_addr
+echo '{serial}' > strings/0x409/serialnumber
+{settings if macs else ""}
 ln -s functions/{function.name}.0 configs/c.1/
 """
 
 
-def plug_zero(n: int) -> str:
-    """Write the script that puts gadget *n* into port *n*."""
-    return f"echo dummy_udc.{n - 1} > {GADGETS}/z{n}/UDC\n"
+def plug_zero(n: int, port: int = 0) -> str:
+    """Write the script that puts gadget *n* into *port*, by default the one of its number."""
+    return f"echo dummy_udc.{(port or n) - 1} > {GADGETS}/z{n}/UDC\n"
 
 
 def boot_guest(n: int) -> str:
@@ -136,27 +143,32 @@ class Zeros:
         self.machine = machine
         self.machine.run("sh", "-euc", load_ports() + INTERNET)
 
-    def plug(self, n: int, function: Function = ECM) -> None:
+    def plug(
+        self, n: int, function: Function = ECM, *, macs: bool = True, serial: str = ""
+    ) -> None:
         """Make gadget *n*, plug it in and boot its guest.
 
         A guest that sets its end up just while the host binds the other may never tell that it has
         (f_ecm forgets a notification when its interface is set again), and the link stays without
         a carrier. A Zero, which has to boot, is never that quick.
         """
-        self.machine.run("sh", "-euc", build_zero(n, function) + plug_zero(n))
+        zero = build_zero(n, function, macs=macs, serial=serial)
+        self.machine.run("sh", "-euc", zero + plug_zero(n))
         until(lambda: self._is_seen(n), PATIENCE_S)
         self.machine.run("sh", "-euc", boot_guest(n))
 
     def _is_seen(self, n: int) -> bool:
-        return any(link.get("address") == mac(n) for link in self.machine.links().values())
+        shown = f"cat {GADGETS}/z{n}/functions/*/host_addr"
+        address = self.machine.run("sh", "-euc", shown).strip("\0\n")
+        return any(link.get("address") == address for link in self.machine.links().values())
 
     def pull(self, n: int) -> None:
         """Pull the cable of gadget *n*; the gadget itself stays on."""
         self.machine.run("sh", "-euc", f"echo > {GADGETS}/z{n}/UDC")
 
-    def plug_again(self, n: int) -> None:
-        """Put the cable of gadget *n* back."""
-        self.machine.run("sh", "-euc", plug_zero(n))
+    def plug_again(self, n: int, port: int = 0) -> None:
+        """Put the cable of gadget *n* back, or into another port."""
+        self.machine.run("sh", "-euc", plug_zero(n, port))
 
     def scrap(self, n: int) -> None:
         """Pull gadget *n* out and take it apart."""

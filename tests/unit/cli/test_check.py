@@ -37,6 +37,18 @@ def test_another_file_can_be_named(otgctl: Tool, tmp_path: Path) -> None:
     assert said.lines[-1].split()[-1] == "no"
 
 
+def test_drop_ins_are_checked_too(otgctl: Tool) -> None:
+    directory = otgctl.directory / "otgd.toml.d"
+    directory.mkdir()
+    (directory / "a.toml").write_text("[gadget.ethusb2]\nisolate = true\n")
+    assert otgctl("check").lines[0].startswith(f"{otgctl.config_file} and 1 drop-in are fine: ")
+    (directory / "b.toml").write_text("")
+    assert " and 2 drop-ins are fine: 2 gadgets" in otgctl("check").lines[0]
+    (directory / "b.toml").write_text("colour = 5\n")
+    said = otgctl("check")
+    assert (said.code, said.err.startswith(f"{directory}/b.toml:1: colour: ")) == (78, True)
+
+
 def test_missing_file_is_a_problem_of_the_config(otgctl: Tool, tmp_path: Path) -> None:
     said = otgctl("check", str(tmp_path / "none.toml"))
     assert said.code == 78

@@ -198,3 +198,17 @@ def test_findings_are_one_sentence_each() -> None:
             for text in (finding.what, finding.why):
                 assert "\n" not in text
                 assert not text.endswith(".")
+
+
+def test_gadget_whose_mac_lies_is_found_by_its_port() -> None:
+    by_port = replace(SPEC, port=LINK.port)
+    facts = replace(with_link(mac="5e:00:00:00:00:01"), desired=DesiredState(gadgets=(by_port,)))
+    assert trouble(facts, SPEC.name) == {}
+
+
+def test_of_two_links_the_one_with_the_better_sign_is_examined() -> None:
+    by_port = replace(SPEC, port="1-1.3")
+    facts = replace(with_unknown("cdc_ether"), desired=DesiredState(gadgets=(by_port,)))
+    assert "plugged" not in trouble(facts, SPEC.name)
+    both = replace(with_link(mac="5e:00:00:00:00:01"), plan=replace(PLAN, bindings=()))
+    assert trouble(both, SPEC.name)["plugged"].what == f"no link has its MAC {SPEC.mac}"

@@ -129,7 +129,7 @@ _MEANINGS = (
     (
         ("Connection refused",),
         "no ssh server answers on {address}; enable ssh on the guest, or write its card with "
-        "otgctl prepare {name} --ssh-key",
+        "otgctl prepare {name}",
     ),
     (
         ("timed out", "No route to host", "Network is unreachable", "Timeout, server"),

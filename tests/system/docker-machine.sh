@@ -1,14 +1,19 @@
-#!/bin/sh
+#!/bin/bash
 # A Debian root as a machine of its own in the caller's network: docker-machine.sh CGROUP HOSTNAME ROOT RUN
 #
 # Mounts, hostname, processes and cgroups are its own; /run is the caller's if RUN is "shared".
-# Runs nothing but a PID 1 that reaps; the caller enters it. Goes through itself three times: in
-# cgroups of its own, in namespaces of its own, in the root.
+# Runs nothing but a PID 1 that reaps; the caller enters it. Goes through itself four times: into
+# namespaces of its own, cgroups of its own, a cgroup namespace with these as roots, the root.
 set -e
-cgroup=$1 hostname=$2 root=$3 run=$4 stage=${5-cgroups}
+cgroup=$1 hostname=$2 root=$3 run=$4 stage=${5-outside}
 controllers='cpu cpuacct cpuset memory devices freezer blkio pids'
 
 case $stage in
+outside)
+    # Stays outside of the cgroups: one with a process in it cannot hand controllers on (v2).
+    exec unshare --mount --uts --ipc --pid --fork --kill-child --propagation private \
+        "$0" "$cgroup" "$hostname" "$root" "$run" cgroups
+    ;;
 cgroups)
     mount -t tmpfs tmpfs /mnt
     if grep -q ':memory:' /proc/self/cgroup; then
@@ -28,10 +33,9 @@ cgroups)
         mkdir "/mnt/unified/$cgroup"
         echo $$ > "/mnt/unified/$cgroup/cgroup.procs"
     fi
-    exec unshare --mount --uts --ipc --pid --cgroup --fork --kill-child --propagation private \
-        "$0" "$cgroup" "$hostname" "$root" "$run" namespaces
+    exec unshare --cgroup "$0" "$cgroup" "$hostname" "$root" "$run" root
     ;;
-namespaces)
+root)
     hostname "$hostname"
     umount -R /mnt
     mount -t tmpfs tmpfs /mnt

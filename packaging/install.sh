@@ -104,8 +104,8 @@ install_otgd() {
 
 uninstall_otgd() {
     [[ -e $manifest ]] || fail "nothing that install.sh installed is here"
-    systemctl --quiet disable --now \
-        otgd-swarm.service otgd-names.path otgd-names-boot.service otgd.service
+    systemctl --quiet disable --now otgd-swarm.service 2> /dev/null || true # newer than some
+    systemctl --quiet disable --now otgd-names.path otgd-names-boot.service otgd.service
     sh "$here/debian/otgd.prerm" remove
     xargs --no-run-if-empty -d '\n' -a "$manifest" rm -f --
     rmdir --ignore-fail-on-non-empty /usr/local/lib/otgd \

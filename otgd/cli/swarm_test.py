@@ -45,7 +45,7 @@ class Verdict:
         return not self.faults and not any(run.failed for run in self.runs)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class SwarmTest:
     """One test of the whole swarm.
 
@@ -53,12 +53,14 @@ class SwarmTest:
         published: the port on the nodes.
         seconds: how long the longer run takes on each node; 0 for none.
         quiet: print nothing on the way.
+        ingress: whether every node answers for all; known once it runs.
     """
 
     hub: Engine
     published: int
     seconds: float
     quiet: bool
+    ingress: bool = False
 
     def __call__(self, rows: Sequence[Row], policy: Policy, publish: str) -> list[Verdict]:
         """Do it; everything that was made is gone afterwards.
@@ -68,33 +70,34 @@ class SwarmTest:
         """
         with trial.opened(self.hub, rows, policy) as stands:
             self._say(f"nodes that take work: {', '.join(stand.name for stand in stands)}")
-            ingress = publish == "ingress" or (publish == "auto" and trial.have_ip_vs(stands))
+            ip_vs = publish == "auto" and trial.have_ip_vs(stands)
+            self.ingress = publish == "ingress" or ip_vs
             try:
                 trial.distribute(stands)
                 self._say(f"image {guid.TAG} is on every node")
-                return self._with_service(stands, ingress=ingress)
+                return self._with_service(stands)
             finally:
                 trial.remove_images(stands)
 
-    def _with_service(self, stands: Sequence[Stand], *, ingress: bool) -> list[Verdict]:
-        with trial.service(self.hub, stands, ingress=ingress, published=self.published) as replicas:
-            mode = "ingress, any node for all" if ingress else "each node for itself (no ip_vs)"
+    def _with_service(self, stands: Sequence[Stand]) -> list[Verdict]:
+        with trial.service(
+            self.hub, stands, ingress=self.ingress, published=self.published
+        ) as replicas:
+            mode = (
+                "ingress, any node for all" if self.ingress else "each node for itself (no ip_vs)"
+            )
             self._say(
                 f"{len(replicas)} of {len(stands)} replicas run; port {self.published}, {mode}"
             )
             with ThreadPoolExecutor(max_workers=len(stands)) as pool:
-                faults = list(
-                    pool.map(lambda stand: self._faults(stand, replicas, ingress=ingress), stands)
-                )
+                faults = list(pool.map(lambda stand: self._faults(stand, replicas), stands))
             # One after the other: they share this host's processors.
             return [self._judge(stand, found) for stand, found in zip(stands, faults, strict=True)]
 
-    def _faults(
-        self, stand: Stand, replicas: Sequence[Replica], *, ingress: bool
-    ) -> tuple[str, ...]:
+    def _faults(self, stand: Stand, replicas: Sequence[Replica]) -> tuple[str, ...]:
         """Say what does not answer at a node."""
         missing, cause = trial.missing_at(
-            stand, replicas, ingress=ingress, published=self.published
+            stand, replicas, ingress=self.ingress, published=self.published
         )
         if missing:
             where = f"http://{stand.address}:{self.published}{guid.PATH}"
@@ -143,6 +146,7 @@ class SwarmTest:
         """Return it all for programs."""
         return {
             "version": 1,
+            "publish": "ingress" if self.ingress else "host",
             "good": all(verdict.good for verdict in verdicts),
             "nodes": [
                 {

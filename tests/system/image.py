@@ -39,7 +39,8 @@ ROOT_MODULES = ("virtio_pci", "virtio_blk", "ext4")
 
 MODULE_DIRECTORIES = (
     *("crypto", "lib", "net", "fs/autofs", "fs/configfs", "fs/ext4", "fs/jbd2", "fs/overlayfs"),
-    *("drivers/block", "drivers/char", "drivers/net/usb", "drivers/usb", "drivers/virtio"),
+    *("drivers/block", "drivers/char", "drivers/net/usb", "drivers/net/vxlan", "drivers/usb"),
+    "drivers/virtio",
 )
 """What of Debian's modules a USB host needs; the rest would only make the image slower to make."""
 

@@ -50,11 +50,11 @@ class Machine(BootedSystem):
         return Completed(code=answer["code"], out=answer["out"], err=answer["err"])
 
 
-def _qemu(image: Image, where: Path, kernel_arguments: str) -> list[str]:
+def _qemu(image: Image, where: Path, kernel_arguments: str, memory_mib: int) -> list[str]:
     console = "console=ttyS0 quiet systemd.show_status=0 mitigations=off"
     return [
         *("qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max"),
-        *("-smp", "2", "-m", "768", "-nodefaults", "-display", "none", "-no-reboot"),
+        *("-smp", "2", "-m", str(memory_mib), "-nodefaults", "-display", "none", "-no-reboot"),
         *("-kernel", str(image.kernel), "-initrd", str(image.initramfs)),
         *("-append", f"root=/dev/vda rw {console} {kernel_arguments}"),
         *("-drive", f"if=none,id=disk,file={image.disk},format=raw,snapshot=on,cache=unsafe"),
@@ -81,17 +81,20 @@ def _tail(log: Path) -> str:
 
 
 @contextmanager
-def running(image: Image, where: Path, *, kernel_arguments: str = "") -> Iterator[Machine]:
+def running(
+    image: Image, where: Path, *, kernel_arguments: str = "", memory_mib: int = 768
+) -> Iterator[Machine]:
     """Boot a machine from *image*, and pull its plug in the end.
 
     Args:
         image: is not changed.
         where: a directory for its sockets and its console.
         kernel_arguments: added to the kernel's command line.
+        memory_mib: how much memory it has.
     """
     where.mkdir(parents=True, exist_ok=True)
     qemu = subprocess.Popen(
-        ["setpriv", "--pdeathsig", "KILL", *_qemu(image, where, kernel_arguments)],
+        ["setpriv", "--pdeathsig", "KILL", *_qemu(image, where, kernel_arguments, memory_mib)],
         stdin=subprocess.DEVNULL,
     )
     try:

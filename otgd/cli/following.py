@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from otgd.cli.installation import Installation
 
-LOOK_S = 1.0
+LOOK_S = 4.0
 """How often to look without a reason: that a daemon was killed, nothing in the directory tells."""
 
 

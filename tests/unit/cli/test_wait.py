@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from otgd.cli.following import follow
+from otgd.cli.following import LOOK_S, follow
 from otgd.cli.installation import Installation
 from tests.lab.deadline import until
 from tests.unit.cli.conftest import absent, gadget, state
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tests.unit.cli.conftest import Tool
 
-FOUND_S = 0.5
+FOUND_S = LOOK_S / 2
 """Half of the interval at which it looks without a reason: whoever is faster was told."""
 
 
@@ -89,7 +89,7 @@ def test_gadget_is_seen_as_soon_as_it_comes(otgctl: Tool, *, running: bool) -> N
             otgctl.daemon.write(state(gadget(), gadget("ethusb2")))
         else:
             otgctl.run_daemon(state(gadget(), gadget("ethusb2")))
-        assert process.wait(10) == 0
+        assert process.wait(20) == 0
         assert time.monotonic() - started < FOUND_S
 
 

@@ -48,6 +48,8 @@ def import_(*, files: tuple[Path, ...], root: Path, cards: tuple[Path, ...]) -> 
     text = write(network)
     print(text, end="")
     if not network.gadgets:
-        raise OtgdError(f"no link below {root} has a MAC, a name and an address")
+        raise OtgdError(
+            f"no link below {root} has a name, an address, and a MAC, USB serial or USB port"
+        )
     parse_config(text, file="otgd.toml")
     return 0

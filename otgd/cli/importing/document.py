@@ -6,6 +6,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from otgd.config.values import quote
+from otgd.identity import Sign
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +40,7 @@ def _gadget(gadget: Gadget) -> Iterator[str]:
     first, second = islice(gadget.host.network.hosts(), 2)
     guest = gadget.guest
     yield f"[gadget.{gadget.name if _is_bare(gadget.name) else quote(gadget.name)}]"
-    yield f"mac = {quote(gadget.mac)}"
+    yield _signs(gadget)
     if guest and guest.guest_mac:
         yield f"guest_mac = {quote(guest.guest_mac)}"
     yield f"subnet = {quote(str(gadget.host.network))}"
@@ -54,6 +55,11 @@ def _gadget(gadget: Gadget) -> Iterator[str]:
         yield f"hostname = {quote(guest.hostname)}"
     if not gadget.masquerade:
         yield "masquerade = false"
+
+
+def _signs(gadget: Gadget) -> str:
+    given = [f"{sign} = {quote(value)}" for sign, value in gadget.signs.items()]
+    return given[0] if list(gadget.signs) == [Sign.MAC] else f"match = {{ {', '.join(given)} }}"
 
 
 def _is_bare(name: str) -> bool:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
+    from otgd.identity import Sign
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
@@ -22,11 +24,17 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Named:
-    """The link with this MAC shall have this name."""
+    """The link with this sign shall have this name."""
 
     origin: Origin
-    mac: str
+    sign: Sign
+    value: str
     name: str
+
+    @property
+    def known_by(self) -> str:
+        """The sign in a sentence: ``USB port 1-1.2``."""
+        return f"{self.sign.words} {self.value}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from ipaddress import IPv4Interface
 from typing import TYPE_CHECKING
 
 from otgd.cli.importing.findings import Addressed, Left, Masqueraded, Named, Origin
+from otgd.cli.importing.signs import Condition, read_name
 from otgd.config.values import RefusedError, parse_mac
+from otgd.identity import Sign
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,15 +74,39 @@ def read_link(text: str, file: str) -> Iterator[Finding]:
     name = next((e for e in entries if (e.section, e.key) == ("Link", "Name")), None)
     if name is None:
         return
-    macs = _value(entries, "Match", "MACAddress") or _value(entries, "Match", "PermanentMACAddress")
-    if not macs:
-        why = "the file does not match by MACAddress, and otgd goes by MAC"
-        yield Left(origin=name.origin, text=name.text, why=why)
-        return
     try:
-        yield Named(origin=name.origin, mac=parse_mac(macs), name=name.value)
-    except RefusedError as err:
-        yield Left(origin=name.origin, text=name.text, why=f"MACAddress {err}")
+        conditions = [each for entry in entries for each in _conditions(entry)]
+    except ValueError:
+        yield Left(origin=name.origin, text=name.text, why="a quote in [Match] has no end")
+        return
+    yield from read_name(name.value, conditions, text=name.text, origin=name.origin)
+
+
+_LINK_KEYS = {
+    "MACAddress": "ATTR{address}",
+    "PermanentMACAddress": "ATTR{address}",
+    "Path": "ENV{ID_PATH}",
+}
+"""What udev(7) calls that on which .link files match; others hold for every gadget's link."""
+
+
+def _conditions(entry: _Entry) -> Iterator[Condition]:
+    """Yield what a line of [Match] asks for.
+
+    Raises:
+        ValueError: a quote has no end.
+    """
+    if entry.section != "Match":
+        return
+    is_negated, value = entry.value.startswith("!"), entry.value.removeprefix("!").strip()
+    if key := _LINK_KEYS.get(entry.key):
+        yield Condition(key=key, pattern=value, is_negated=is_negated, shown=entry.key)
+    elif entry.key == "Property":
+        for word in shlex.split(value):
+            key, _, pattern = word.partition("=")
+            shown = f"Property={key}"
+            key = f"ENV{{{key}}}"
+            yield Condition(key=key, pattern=pattern, is_negated=is_negated, shown=shown)
 
 
 def read_network(text: str, file: str) -> Iterator[Finding]:
@@ -122,6 +149,9 @@ def _address(entry: _Entry, name: str, mac: str) -> Addressed | Left:
     except ValueError:
         why = "is not an IPv4 address"
         return Left(origin=entry.origin, text=entry.text, why=why, link=name or mac)
+    if not (name or mac):
+        why = "[Match] has neither Name nor MACAddress"
+        return Left(origin=entry.origin, text=entry.text, why=why)
     return Addressed(origin=entry.origin, interface=interface, name=name, mac=mac)
 
 
@@ -137,7 +167,7 @@ def read_keyfile(text: str, file: str) -> Iterator[Finding]:
     if method is None or not (name or mac):
         return
     if name and mac:
-        yield Named(origin=method.origin, mac=mac, name=name)
+        yield Named(origin=method.origin, sign=Sign.MAC, value=mac, name=name)
     found = [
         _address(entry, name, mac)
         for entry in entries

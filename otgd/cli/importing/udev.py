@@ -6,32 +6,30 @@ import re
 from typing import TYPE_CHECKING
 
 from otgd.cli.importing.findings import Left, Named, Origin
-from otgd.config.values import RefusedError, parse_mac
+from otgd.cli.importing.signs import Condition, read_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from otgd.cli.importing.findings import Finding
+    from otgd.identity import Sign
 
 _TERM = re.compile(r'\s*([A-Z]+(?:\{[^}]*\})?)\s*(==|!=|\+=|-=|:=|=)\s*"((?:[^"\\]|\\.)*)"\s*,?')
-_HARMLESS = re.compile(
-    r"SUBSYSTEMS?|ACTION|DRIVERS?|KERNEL|ENV\{.*\}|ATTR\{(address|dev_id|type)\}"
-)
-"""Conditions that hold for every link that such a rule is about."""
 
 
 def read(text: str, file: str) -> Iterator[Finding]:
-    """Yield a name for each rule that gives one to a MAC; of several for one MAC the last holds."""
-    named: dict[str, Named] = {}
+    """Yield a name for each rule that gives one to a sign; of several for a sign the last holds."""
+    named: dict[tuple[Sign, str], Named] = {}
     for line, rule in _rules(text):
-        finding = _read_rule(rule, Origin(file=file, line=line))
-        if isinstance(finding, Named):
-            if (before := named.pop(finding.mac, None)) and before.name != finding.name:
+        for finding in _read_rule(rule, Origin(file=file, line=line)):
+            if not isinstance(finding, Named):
+                yield finding
+                continue
+            sign = finding.sign, finding.value
+            if (before := named.pop(sign, None)) and before.name != finding.name:
                 why = f"a later rule calls it {finding.name}"
                 yield Left(origin=before.origin, text=f'NAME="{before.name}"', why=why)
-            named[finding.mac] = finding
-        elif finding:
-            yield finding
+            named[sign] = finding
     yield from named.values()
 
 
@@ -50,25 +48,15 @@ def _rules(text: str) -> Iterator[tuple[int, str]]:
         whole = ""
 
 
-def _read_rule(rule: str, origin: Origin) -> Named | Left | None:
+def _read_rule(rule: str, origin: Origin) -> Iterator[Named | Left]:
     terms = [(match[1], match[2], match[3]) for match in _TERM.finditer(rule)]
     name = next((value for key, op, value in terms if key == "NAME" and op in {"=", ":="}), None)
-    conditions = {key: value for key, op, value in terms if op == "=="}
-    if name is None or conditions.get("SUBSYSTEM", "net") != "net":
-        return None
-    text = f'NAME="{name}"'
-    if "ATTR{address}" not in conditions:
-        return Left(
-            origin=origin,
-            text=text,
-            why="the rule has no ATTR{address}, and import goes by MAC",
-        )
-    try:
-        mac = parse_mac(conditions["ATTR{address}"])
-    except RefusedError as err:
-        return Left(origin=origin, text=text, why=f"ATTR{{address}} {err}")
-    strange = [key for key, op, _ in terms if op in {"==", "!="} and not _HARMLESS.fullmatch(key)]
-    if strange:
-        why = f"the rule also asks for {', '.join(strange)}, and otgd goes by MAC alone"
-        return Left(origin=origin, text=text, why=why)
-    return Named(origin=origin, mac=mac, name=name)
+    required = {key: value for key, op, value in terms if op == "=="}
+    if name is None or required.get("SUBSYSTEM", "net") != "net":
+        return
+    conditions = [
+        Condition(key=key, pattern=value, is_negated=op == "!=", shown=key)
+        for key, op, value in terms
+        if op in {"==", "!="}
+    ]
+    yield from read_name(name, conditions, text=f'NAME="{name}"', origin=origin)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain, combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,6 +94,20 @@ def test_what_the_guides_files_say_beyond_is_told(otgctl: Tool, guide: tuple[str
     ]
 
 
+def gadget_known_by(*signs: str, n: int) -> str:
+    values = {"mac": f"00:22:82:ff:ff:0{n}", "serial": f"d4c3-{n}", "port": f"1-1.{n}"}
+    match = ", ".join(f'{sign} = "{values[sign]}"' for sign in signs)
+    return f'[gadget.zero{n}]\nsubnet = "10.0.1{n}.0/24"\nmatch = {{ {match} }}\n'
+
+
+SIGNS = "".join(
+    gadget_known_by(*signs, n=n)
+    for n, signs in enumerate(
+        chain.from_iterable(combinations(("mac", "serial", "port"), k) for k in (1, 2, 3)), start=1
+    )
+)
+"""A gadget for each way to be known by a MAC, a serial and a port."""
+
 STATIC = {
     "udev, dhcpcd, iptables": ("udev", "dhcpcd", "iptables-restore"),
     "udev, dhcpcd, nftables": ("udev", "dhcpcd", "nftables"),
@@ -102,12 +117,15 @@ STATIC = {
 
 
 @pytest.mark.parametrize("formats", STATIC.values(), ids=STATIC.keys())
-@pytest.mark.parametrize("config", ["guide", "mixed.toml", "minimal.toml"])
+@pytest.mark.parametrize("config", ["guide", "signs", "mixed.toml", "minimal.toml"])
 def test_import_export_import_is_the_identity(
     otgctl: Tool, guide: tuple[str, ...], tmp_path: Path, formats: tuple[str, ...], config: str
 ) -> None:
     if config == "guide":
         otgctl.write_config(otgctl(*guide).out)
+        uplinks = ["eth0"]
+    elif config == "signs":
+        otgctl.write_config(SIGNS)
         uplinks = ["eth0"]
     else:
         otgctl.write_config((CONFIGS / "examples" / config).read_text())
@@ -155,10 +173,10 @@ def test_unknown_addresses_and_names_are_told(otgctl: Tool, tmp_path: Path) -> N
     assert [gadget.name for gadget in meaning(said).gadgets] == ["ethusb1"]
     told = "\n".join(line for line in said.lines if line.startswith("#   "))
     for part in (
-        "/etc/dhcpcd.conf:2: 192.168.1.2/24: no MAC is known for eth0",
+        "/etc/dhcpcd.conf:2: 192.168.1.2/24: no MAC, USB serial or USB port is known for eth0",
         "/etc/dhcpcd.conf:5: inform 10.0.11.1: otgd has nothing like it",
-        "ethusb2: 00:22:82:ff:ff:02 has no address",
-        '/etc/udev/rules.d/90-pi-network.rules:5: NAME="wlan0": the rule has no ATTR{address}',
+        "ethusb2: MAC 00:22:82:ff:ff:02 has no address",
+        '/etc/udev/rules.d/90-pi-network.rules:5: NAME="wlan0": the match has no MAC, ',
     ):
         assert part in told
 
@@ -166,7 +184,7 @@ def test_unknown_addresses_and_names_are_told(otgctl: Tool, tmp_path: Path) -> N
 def test_nothing_to_import_is_a_failure(otgctl: Tool, tmp_path: Path) -> None:
     said = otgctl("import", "--root", str(tmp_path))
     assert said.code == 1
-    assert "has a MAC, a name and an address" in said.err
+    assert "has a name, an address, and a MAC, USB serial or USB port" in said.err
 
 
 def test_what_otgd_refuses_is_told_with_its_line(otgctl: Tool, tmp_path: Path) -> None:
@@ -343,7 +361,7 @@ def test_what_is_no_file_is_passed_over(otgctl: Tool, tmp_path: Path) -> None:
     [
         (None, "cmdline.txt: is not there"),
         ("rootwait quiet", "without good MACs nobody knows whose it is"),
-        ("g_ether.host_addr=00:22:82:ff:ff:09", "the host has no address for its link"),
+        ("g_ether.host_addr=00:22:82:ff:ff:09", "the host has no address for a link with this MAC"),
     ],
     ids=["no card", "no gadget", "unknown to the host"],
 )
@@ -371,10 +389,20 @@ def test_export_writes_over_nothing(otgctl: Tool, tmp_path: Path) -> None:
 
 
 ODD_FILES = {
-    "link without MAC": (
+    "link without sign": (
         f"{SYSTEMD}/20-x.link",
-        "[Match]\nPath=usb-1\n[Link]\nName=x\n",
-        "Name=x: the file does not match by MACAddress",
+        "[Match]\nDriver=cdc_ether\n[Link]\nName=x\n",
+        "Name=x: the match has no MAC, USB serial or USB port",
+    ),
+    "address for whatever has a property": (
+        f"{SYSTEMD}/20-x.network",
+        "[Match]\nProperty=ID_BUS=usb\n[Network]\nAddress=10.0.99.1/24\n",
+        "Address=10.0.99.1/24: [Match] has neither Name nor MACAddress",
+    ),
+    "second MAC for a name": (
+        f"{SYSTEMD}/20-x.link",
+        "[Match]\nMACAddress=00:22:82:ff:ff:09\n[Link]\nName=ethusb1\n",
+        "ethusb1 for MAC 00:22:82:ff:ff:09: the link has MAC 00:22:82:ff:ff:01, ",
     ),
     "link with a bad MAC": (
         f"{SYSTEMD}/20-x.link",
@@ -384,7 +412,7 @@ ODD_FILES = {
     "second name for a MAC": (
         f"{SYSTEMD}/20-x.link",
         "[Match]\nMACAddress=00:22:82:ff:ff:01\n[Link]\nName=x\n",
-        "x: 00:22:82:ff:ff:01 is ethusb1 already",
+        "x: MAC 00:22:82:ff:ff:01 is ethusb1 already",
     ),
     "IPv6 address": (
         f"{SYSTEMD}/20-x.network",
@@ -428,3 +456,206 @@ def test_link_file_that_names_nothing_is_passed_over(
     )
     assert len(meaning(said).gadgets) == 4
     assert "9.link" not in said.out
+
+
+ZERO = '[gadget.zero]\n{}\nsubnet = "10.0.11.0/24"\nmasquerade = false\n'
+NETWORK = "[Match]\nName=zero\n[Network]\nAddress=10.0.11.1/24\n"
+ADD = 'SUBSYSTEM=="net", ACTION=="add", '
+
+SIGN_RULES = {
+    "serial": (ADD + 'ATTRS{serial}=="d4c3", NAME="zero"', 'match = { serial = "d4c3" }'),
+    "serial with a blank": (
+        ADD + 'ATTRS{serial}=="d4 c3", NAME="zero"',
+        'match = { serial = "d4 c3" }',
+    ),
+    "serial of a product": (
+        ADD + 'ATTRS{idVendor}=="0525", ATTRS{idProduct}=="a4a2", ATTRS{serial}=="d4c3", '
+        'DRIVERS=="cdc_ether", NAME="zero"',
+        'match = { serial = "d4c3" }',
+    ),
+    "property": (
+        ADD + 'ENV{ID_BUS}=="usb", ENV{ID_SERIAL_SHORT}=="d4c3", NAME="zero"',
+        'match = { serial = "d4c3" }',
+    ),
+    "serial, said twice": (
+        ADD + 'ENV{ID_USB_SERIAL_SHORT}=="d4c3", ATTRS{serial}=="d4c3", NAME="zero"',
+        'match = { serial = "d4c3" }',
+    ),
+    "port": (ADD + 'KERNELS=="1-1.2", NAME="zero"', 'match = { port = "1-1.2" }'),
+    "interface": (ADD + 'KERNELS=="1-1.2:1.0", NAME="zero"', 'match = { port = "1-1.2" }'),
+    "any interface": (ADD + 'KERNELS=="1-1.2:*", NAME="zero"', 'match = { port = "1-1.2" }'),
+    "below a port": (ADD + 'DEVPATH=="*/1-1.2/*", NAME="zero"', 'match = { port = "1-1.2" }'),
+    "whole path": (
+        ADD + 'DEVPATH=="/devices/platform/soc/3f980000.usb/usb1/1-1/1-1.2/1-1.2:1.0/net/usb*", '
+        'NAME="zero"',
+        'match = { port = "1-1.2" }',
+    ),
+    "path as a property": (
+        ADD + 'ENV{DEVPATH}=="*/1-1/1-1.2:*/net/*", NAME="zero"',
+        'match = { port = "1-1.2" }',
+    ),
+    "MAC of any parent": (
+        ADD + 'ATTRS{address}=="00:22:82:ff:ff:01", KERNELS=="?*", NAME="zero"',
+        'mac = "00:22:82:ff:ff:01"',
+    ),
+    "one each": (
+        ADD + 'KERNELS=="1-1.2", NAME="zero"\n' + ADD + 'ATTRS{serial}=="d4c3", NAME="zero"\n'
+        'SUBSYSTEM=="net", ATTR{address}=="00:22:82:ff:ff:01", NAME="zero"',
+        'match = { mac = "00:22:82:ff:ff:01", serial = "d4c3", port = "1-1.2" }',
+    ),
+}
+
+
+@pytest.mark.parametrize(("rules", "signs"), SIGN_RULES.values(), ids=SIGN_RULES.keys())
+def test_udev_rule_says_what_the_link_is_known_by(
+    otgctl: Tool, tmp_path: Path, rules: str, signs: str
+) -> None:
+    files = {UDEV: rules + "\n", f"{SYSTEMD}/zero.network": NETWORK}
+    said = otgctl("import", "--root", str(lay(tmp_path, files)))
+    assert said.out.endswith("\n\n" + ZERO.format(signs))
+    assert "Not taken over" not in said.out
+    assert only(said).name == "zero"
+
+
+SIGN_LINKS = {
+    "serial": ("Property=ID_SERIAL_SHORT=d4c3", 'match = { serial = "d4c3" }'),
+    "quoted": ('Property="ID_SERIAL_SHORT=d4 c3" ID_BUS=usb', 'match = { serial = "d4 c3" }'),
+    "two lines": (
+        "Property=ID_USB_DRIVER=cdc_ether\nProperty=ID_SERIAL_SHORT=d4c3\nDriver=cdc_ether",
+        'match = { serial = "d4c3" }',
+    ),
+    "port, as otgd has it": (
+        "Property=DEVPATH=*/1-1.2:*\nDriver=cdc_eem cdc_ether",
+        'match = { port = "1-1.2" }',
+    ),
+    "below a port": ("Property=DEVPATH=*/1-1.2/*", 'match = { port = "1-1.2" }'),
+    "permanent MAC": (
+        "PermanentMACAddress=00:22:82:FF:FF:01\nOriginalName=*",
+        'mac = "00:22:82:ff:ff:01"',
+    ),
+}
+
+
+@pytest.mark.parametrize(("match", "signs"), SIGN_LINKS.values(), ids=SIGN_LINKS.keys())
+def test_link_file_says_what_the_link_is_known_by(
+    otgctl: Tool, tmp_path: Path, match: str, signs: str
+) -> None:
+    files = {
+        f"{SYSTEMD}/zero.link": f"[Match]\n{match}\n\n[Link]\nName=zero\nMACAddressPolicy=none\n",
+        f"{SYSTEMD}/zero.network": NETWORK,
+    }
+    said = otgctl("import", "--root", str(lay(tmp_path, files)))
+    assert said.out.endswith("\n\n" + ZERO.format(signs))
+    assert "Not taken over" not in said.out
+    assert only(said).name == "zero"
+
+
+NO_SIGNS = {
+    "two signs": (
+        'ATTRS{serial}=="d4c3", KERNELS=="1-1.2"',
+        "the match asks for USB serial and USB port at once; "
+        "write match = { serial = …, port = … } if either is enough",
+    ),
+    "two ports": ('KERNELS=="1-1", KERNELS=="1-1.2"', "asks for USB port 1-1 and 1-1.2 at once; "),
+    "serials by pattern": ('ATTRS{serial}=="d4*"', 'ATTRS{serial} "d4*" is a pattern; '),
+    "serials to choose from": ('ATTRS{serial}=="d4|c3"', 'ATTRS{serial} "d4|c3" is a pattern; '),
+    "no serial": ('ATTRS{serial}==""', "ATTRS{serial} is empty, "),
+    "any serial": ('ATTRS{serial}=="?*"', "the match has no MAC, USB serial or USB port, "),
+    "any but one": ('ATTRS{serial}!="d4c3"', "the match has no MAC, USB serial or USB port, "),
+    "not at a port": (
+        'ATTRS{serial}=="d4c3", KERNELS!="1-1.2"',
+        "the match also asks for KERNELS, and otgd goes by USB serial alone; ",
+    ),
+    "long serial": (
+        'ENV{ID_SERIAL}=="Linux_Ethernet_Gadget_d4c3"',
+        "has vendor and product in it; write match = { serial = … }",
+    ),
+    "a program": (
+        'KERNELS=="1-1.2", PROGRAM=="/bin/true"',
+        "the match also asks for PROGRAM, and otgd goes by USB port alone; ",
+    ),
+    "ports by pattern": ('KERNELS=="1-1.*"', 'KERNELS "1-1.*" is not one USB port\'s; '),
+    "whole bus": ('KERNELS=="usb1"', 'KERNELS "usb1" is not one USB port\'s; '),
+    "no such port": ('KERNELS=="0-1"', 'KERNELS "0-1" is not a USB port path; '),
+    "paths by pattern": ('DEVPATH=="*/1-1/1-1.2*/net/*"', " is not one USB port's; "),
+    "paths to choose from": ('DEVPATH=="*/1-1.2/*|*/1-1.3/*"', " is not one USB port's; "),
+    "path that begins anywhere": ('DEVPATH=="*1-1.2/*"', " is not one USB port's; "),
+    "path without a bus": (
+        'ENV{ID_PATH}=="platform-3f980000.usb-usb-0:1.2:1.0"',
+        'has no number of the USB bus; write match = { port = "1-1.2" } if it is bus 1',
+    ),
+    "path of no USB port": ('ENV{ID_PATH}=="pci-0000:00:1f.6"', "; write the port (otgctl gadgets"),
+}
+
+
+@pytest.mark.parametrize(("conditions", "why"), NO_SIGNS.values(), ids=NO_SIGNS.keys())
+def test_rule_that_is_no_sign_is_told_with_its_reason(
+    otgctl: Tool, tmp_path: Path, conditions: str, why: str
+) -> None:
+    rules = GUIDE[UDEV] + f'SUBSYSTEM=="net", {conditions}, NAME="zero"\n'
+    said = otgctl("import", "--root", str(lay(tmp_path, {**GUIDE, UDEV: rules})))
+    assert len(meaning(said).gadgets) == len(FOUR)
+    (told,) = (line for line in said.lines if line.startswith(f"#   /{UDEV}:5: "))
+    assert told.startswith(f'#   /{UDEV}:5: NAME="zero": ')
+    assert why in told
+
+
+NO_LINK_SIGNS = {
+    "path": (
+        "Path=platform-3f980000.usb-usb-0:1.2:1.0",
+        'Path "platform-3f980000.usb-usb-0:1.2:1.0" has no number of the USB bus; '
+        'write match = { port = "1-1.2" } if it is bus 1 (otgctl gadgets shows it)',
+    ),
+    "MAC and serial": (
+        "MACAddress=00:22:82:ff:ff:09\nProperty=ID_SERIAL_SHORT=d4c3",
+        "the match asks for MAC and USB serial at once; "
+        "write match = { mac = …, serial = … } if either is enough",
+    ),
+    "not": (
+        "Property=!ID_SERIAL_SHORT=d4c3",
+        "the match has no MAC, USB serial or USB port, and otgd goes by those; "
+        "write an entry with one (otgctl gadgets shows them)",
+    ),
+    "quote": ('Property="ID_SERIAL_SHORT=d4c3', "a quote in [Match] has no end"),
+}
+
+
+@pytest.mark.parametrize(("match", "why"), NO_LINK_SIGNS.values(), ids=NO_LINK_SIGNS.keys())
+def test_link_file_that_is_no_sign_is_told_with_its_reason(
+    otgctl: Tool, tmp_path: Path, match: str, why: str
+) -> None:
+    text = f"[Link]\nName=zero\n[Match]\n{match}\n"
+    said = otgctl("import", "--root", str(lay(tmp_path, {**GUIDE, f"{SYSTEMD}/z.link": text})))
+    assert len(meaning(said).gadgets) == len(FOUR)
+    assert f"#   /{SYSTEMD}/z.link:2: Name=zero: {why}" in said.lines
+
+
+def test_product_that_a_port_rule_wants_is_told(otgctl: Tool, tmp_path: Path) -> None:
+    rule = 'KERNELS=="1-1.2", ATTRS{idVendor}=="0525", DRIVERS=="?*", NAME="zero"\n'
+    files = {UDEV: rule, f"{SYSTEMD}/zero.network": NETWORK}
+    said = otgctl("import", "--root", str(lay(tmp_path, files)))
+    assert only(said).port == "1-1.2"
+    assert [line for line in said.lines if line.startswith("#   ")] == [
+        f"#   /{UDEV}:1: ATTRS{{idVendor}}: "
+        "otgd takes what is on that port and has one of [hotplug] drivers"
+    ]
+
+
+def test_links_that_only_a_mac_tells_of_get_names_of_their_own(
+    otgctl: Tool, tmp_path: Path
+) -> None:
+    files = {
+        UDEV: 'ATTRS{serial}=="d4c3", NAME="zero"\n',
+        f"{SYSTEMD}/1.network": "[Match]\nMACAddress=00:22:82:ff:ff:01\nName=ethusb1\n"
+        "[Network]\nAddress=10.0.11.1/24\n",
+        f"{SYSTEMD}/2.network": "[Match]\nMACAddress=00:22:82:ff:ff:02\n"
+        "[Network]\nAddress=10.0.12.1/24\n",
+        f"{SYSTEMD}/3.network": "[Match]\nMACAddress=00:22:82:ff:ff:03\nName=zero\n"
+        "[Network]\nAddress=10.0.13.1/24\n",
+    }
+    gadgets = meaning(otgctl("import", "--root", str(lay(tmp_path, files)))).gadgets
+    assert [(gadget.name, gadget.mac, gadget.serial) for gadget in gadgets] == [
+        ("zero", None, "d4c3"),
+        ("ethusb1", "00:22:82:ff:ff:01", None),
+        ("ethusb2", "00:22:82:ff:ff:02", None),
+    ]

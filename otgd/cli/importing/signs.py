@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from otgd.cli.importing.findings import Left, Named
-from otgd.config.values import RefusedError, parse_mac, parse_port, parse_serial, show
+from otgd.config.values import RefusedError, parse_mac, parse_port, parse_serial, quote, show
 from otgd.identity import Sign
 
 if TYPE_CHECKING:
@@ -73,21 +73,20 @@ def _sign(conditions: Sequence[Condition]) -> tuple[Sign, str]:
         cause = f"the match asks for {' and '.join(sign.words for sign in signs)} at once"
         form = ", ".join(f"{sign} = …" for sign in signs)
         raise RefusedError(cause, f"write match = {{ {form} }} if either is enough")
+    sign = signs[0]
+    value, *others = dict.fromkeys(map(_read, telling))
+    if others:
+        cause = f"the match asks for {sign.words} {value} and {others[0]} at once"
+        raise RefusedError(cause, f"write match = {{ {sign} = … }} with one")
     strange = [
         each.shown
         for each in conditions
         if each not in telling and (each.key in _READERS or not _HARMLESS.fullmatch(each.key))
     ]
     if strange:
-        cause = (
-            f"the match also asks for {', '.join(strange)}, and otgd goes by {signs[0].words} alone"
-        )
-        raise RefusedError(cause, f"write match = {{ {signs[0]} = … }} if that is enough")
-    value, *others = dict.fromkeys(map(_read, telling))
-    if others:
-        cause = f"the match asks for {signs[0].words} {value} and {others[0]} at once"
-        raise RefusedError(cause, f"write match = {{ {signs[0]} = … }} with one")
-    return signs[0], value
+        cause = f"the match also asks for {', '.join(strange)}, and otgd goes by {sign.words} alone"
+        raise RefusedError(cause, f"write match = {{ {sign} = {quote(value)} }} if that is enough")
+    return sign, value
 
 
 def _read(condition: Condition) -> str:

@@ -566,13 +566,18 @@ NO_SIGNS = {
         'ATTRS{serial}=="d4c3", KERNELS!="1-1.2"',
         "the match also asks for KERNELS, and otgd goes by USB serial alone; ",
     ),
+    "not a serial": (
+        'KERNELS=="1-1.2", ENV{ID_SERIAL_SHORT}!="d4c3"',
+        "the match also asks for ENV{ID_SERIAL_SHORT}, and otgd goes by USB port alone; ",
+    ),
     "long serial": (
         'ENV{ID_SERIAL}=="Linux_Ethernet_Gadget_d4c3"',
         "has vendor and product in it; write match = { serial = … }",
     ),
     "a program": (
         'KERNELS=="1-1.2", PROGRAM=="/bin/true"',
-        "the match also asks for PROGRAM, and otgd goes by USB port alone; ",
+        "the match also asks for PROGRAM, and otgd goes by USB port alone; "
+        'write match = { port = "1-1.2" } if that is enough',
     ),
     "ports by pattern": ('KERNELS=="1-1.*"', 'KERNELS "1-1.*" is not one USB port\'s; '),
     "whole bus": ('KERNELS=="usb1"', 'KERNELS "usb1" is not one USB port\'s; '),
@@ -659,3 +664,20 @@ def test_links_that_only_a_mac_tells_of_get_names_of_their_own(
         ("ethusb1", "00:22:82:ff:ff:01", None),
         ("ethusb2", "00:22:82:ff:ff:02", None),
     ]
+
+
+def test_sign_that_is_one_too_many_for_a_name_may_be_anothers(otgctl: Tool, tmp_path: Path) -> None:
+    files = {
+        f"{SYSTEMD}/1.link": "[Match]\nProperty=ID_SERIAL_SHORT=d4\n[Link]\nName=zero\n",
+        f"{SYSTEMD}/2.link": "[Match]\nProperty=ID_SERIAL_SHORT=c3\n[Link]\nName=zero\n",
+        f"{SYSTEMD}/3.link": "[Match]\nProperty=ID_SERIAL_SHORT=c3\n[Link]\nName=other\n",
+        f"{SYSTEMD}/zero.network": NETWORK,
+        f"{SYSTEMD}/other.network": NETWORK.replace("zero", "other").replace("0.11", "0.12"),
+    }
+    said = otgctl("import", "--root", str(lay(tmp_path, files)))
+    assert {gadget.name: gadget.serial for gadget in meaning(said).gadgets} == {
+        "zero": "d4",
+        "other": "c3",
+    }
+    why = "the link has USB serial d4, and otgd goes by one"
+    assert f"#   /{SYSTEMD}/2.link:4: zero for USB serial c3: {why}" in said.lines

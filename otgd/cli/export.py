@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from otgd.cli.static_files import FORMATS, WITH_UPLINK, Network
+from otgd.cli.static_files import FORMATS, NAMING, WITH_UPLINK, Network
 from otgd.errors import OtgdError
+from otgd.identity import describe_signs, udev_signs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,6 +65,8 @@ def export(
         uplinks = _uplinks(desired)
     network = Network(gadgets=desired.gadgets, uplinks=uplinks)
     files = {file.path: file for name in formats for file in FORMATS[name](network)}
+    if NAMING & set(formats):
+        _tell_nameless(network)
     if output is None:
         _print(list(files.values()))
     else:
@@ -84,6 +88,14 @@ def _uplinks(desired: DesiredState) -> tuple[str, ...]:
     if not plan.uplink:
         raise OtgdError(f"{plan.uplink_fault}: name the uplink with --uplink")
     return (plan.uplink,)
+
+
+def _tell_nameless(network: Network) -> None:
+    for spec in network.gadgets:
+        if not udev_signs(spec):
+            signs = describe_signs(spec)
+            text = f"{spec.name}: udev cannot look for {signs}, so no file here names its link"
+            print(f"otgctl: {text}; give it a mac or a port", file=sys.stderr)
 
 
 def _print(files: Sequence[StaticFile]) -> None:

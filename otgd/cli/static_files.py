@@ -132,6 +132,7 @@ FORMATS: dict[str, Callable[[Network], Iterator[StaticFile]]] = {
     "iptables-restore": iptables_restore,
 }
 WITH_UPLINK = frozenset({"nftables", "iptables-restore"})
+NAMING = frozenset({"udev", "networkd"})
 
 
 def _joined(lines: Sequence[str]) -> str:

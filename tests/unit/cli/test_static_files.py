@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Interface
+from typing import TYPE_CHECKING
+
+import pytest
 
 from otgd.cli.static_files import Network, networkd, udev
 from otgd.model import GadgetSpec
+
+if TYPE_CHECKING:
+    from tests.unit.cli.conftest import Tool
 
 GADGETS = [
     GadgetSpec(
@@ -45,3 +51,14 @@ def test_link_files_begin_with_the_best_sign() -> None:
         "12-ethusb2.link": "Property=DEVPATH=*/1-1.3:*",
         "10-ethusb2.network": "Name=ethusb2",
     }
+
+
+@pytest.mark.parametrize("name", ["udev", "networkd"])
+def test_gadget_that_no_file_can_name_is_told(otgctl: Tool, name: str) -> None:
+    otgctl.write_config('[gadget.camera]\nmatch = { serial = "a*b" }\nsubnet = "10.9.0.0/24"\n')
+    said = otgctl("export", "--format", name)
+    assert said.code == 0
+    assert said.err == (
+        "otgctl: camera: udev cannot look for USB serial a*b, so no file here names its link; "
+        "give it a mac or a port\n"
+    )

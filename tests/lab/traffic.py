@@ -118,7 +118,7 @@ class PingStream:
         Those younger than *grace_s* may still be under way and do not count.
         """
         newest_s = time.monotonic() - grace_s
-        sent = list(self._sent_s.items())
+        sent = list(self._sent_s.copy().items())
         return [n for n, at in sent if moment_s <= at <= newest_s and n not in self._answered_s]
 
     def longest_gap_s(self) -> float:

@@ -75,7 +75,11 @@ _NETLINK_GET_STRICT_CHK = 12
 """include/uapi/linux/netlink.h; with the strict check a dump is filtered by the kernel."""
 
 HEADER = struct.Struct("=IHHII")
+_LENGTH = struct.Struct("=I")
 _INT = struct.Struct("=i")
+_ATTRIBUTE = struct.Struct("=HH")
+_NLA_TYPE_MASK = 0x3FFF
+"""Without NLA_F_NESTED and NLA_F_NET_BYTEORDER, include/uapi/linux/netlink.h."""
 _IFINDEX_FIELDS = ("index", "ifindex")
 _IFINDEX_AT = HEADER.size + 4
 """In struct ifinfomsg, ifaddrmsg and ndmsg alike."""
@@ -320,9 +324,39 @@ class Rtnetlink:
 
 
 def _decode(kind: int, data: bytes) -> Any:  # noqa: ANN401 - pyroute2 is untyped
-    message = _MESSAGES[kind](data)
+    message = _MESSAGES[kind](_declared_only(kind, data))
     message.decode()
     return message
+
+
+def _declared_only(kind: int, data: bytes) -> bytes:
+    """Leave out attributes that the message's class does not declare.
+
+    The codec makes an object of each; a link has about sixty, of which six are declared.
+    """
+    offset, declared = _layout(kind)
+    kept = [data[:offset]]
+    unpack = _ATTRIBUTE.unpack_from
+    last = len(data) - _ATTRIBUTE.size
+    while offset <= last:
+        length, attribute = unpack(data, offset)
+        if length < _ATTRIBUTE.size:
+            break
+        end = offset + ((length + 3) & ~3)
+        if attribute & _NLA_TYPE_MASK in declared:
+            kept.append(data[offset:end])
+        offset = end
+    shorter = bytearray().join(kept)
+    _LENGTH.pack_into(shorter, 0, len(shorter))
+    return bytes(shorter)
+
+
+@lru_cache
+def _layout(kind: int) -> tuple[int, frozenset[int]]:
+    """Return where the attributes of such a message begin, and which of them are declared."""
+    message = _MESSAGES[kind]
+    fixed = struct.calcsize("=" + "".join(form for _, form in message.fields))
+    return HEADER.size + fixed, frozenset(number for number, *_ in message.nla_map)
 
 
 def _errno(message: bytes) -> int:

@@ -12,33 +12,50 @@ from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core.core_schema import no_info_plain_validator_function
 
 from otgd.config import values
 from otgd.config.values import RefusedError
 from otgd.model import DEFAULT_DRIVERS, Backend, HotplugSource, OnStop, UnknownPolicy
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from enum import StrEnum
 
-    from pydantic_core import ErrorDetails
+    from pydantic_core import CoreSchema, ErrorDetails
 
     from otgd.config.lines import Path
 
 
-def _one_of(choices: type[StrEnum]) -> BeforeValidator:
-    return BeforeValidator(partial(values.parse_choice, choices=list(choices)))
+class _Parsed:
+    """Marks a key whose value *parse* checks and translates; pydantic need not know its type.
+
+    With a ``BeforeValidator`` it would make a validator of the type too: a tenth of the CPU time
+    that reading a config takes.
+    """
+
+    def __init__(self, parse: Callable[[Any], object]) -> None:
+        self._parse = parse
+
+    def __get_pydantic_core_schema__(self, _source: object, _handler: object) -> CoreSchema:
+        """Tell pydantic what to do with a value."""
+        return no_info_plain_validator_function(self._parse)
 
 
-Mac = Annotated[str, BeforeValidator(values.parse_mac)]
-Subnet = Annotated[IPv4Network, BeforeValidator(values.parse_subnet)]
-Serial = Annotated[str, BeforeValidator(values.parse_serial)]
-Port = Annotated[str, BeforeValidator(values.parse_port)]
-Address = Annotated[IPv4Address, BeforeValidator(values.parse_address)]
-Switch = Annotated[bool, BeforeValidator(values.parse_switch)]
+def _one_of(choices: type[StrEnum]) -> _Parsed:
+    return _Parsed(partial(values.parse_choice, choices=list(choices)))
+
+
+Mac = Annotated[str, _Parsed(values.parse_mac)]
+Subnet = Annotated[IPv4Network, _Parsed(values.parse_subnet)]
+Serial = Annotated[str, _Parsed(values.parse_serial)]
+Port = Annotated[str, _Parsed(values.parse_port)]
+Address = Annotated[IPv4Address, _Parsed(values.parse_address)]
+Switch = Annotated[bool, _Parsed(values.parse_switch)]
 LogLevel = Annotated[
     str,
-    BeforeValidator(partial(values.parse_choice, choices=("info", "debug", "warning", "error"))),
+    _Parsed(partial(values.parse_choice, choices=("info", "debug", "warning", "error"))),
 ]
 
 
@@ -49,7 +66,7 @@ class _Table(BaseModel):
 class UplinkTable(_Table):
     """``[uplink]``."""
 
-    interface: Annotated[tuple[str, ...], BeforeValidator(values.parse_uplink)] = ()
+    interface: Annotated[tuple[str, ...], _Parsed(values.parse_uplink)] = ()
 
 
 class FirewallTable(_Table):
@@ -61,7 +78,7 @@ class FirewallTable(_Table):
 class HotplugTable(_Table):
     """``[hotplug]``."""
 
-    drivers: Annotated[frozenset[str], BeforeValidator(values.parse_drivers)] = DEFAULT_DRIVERS
+    drivers: Annotated[frozenset[str], _Parsed(values.parse_drivers)] = DEFAULT_DRIVERS
     source: Annotated[HotplugSource, _one_of(HotplugSource)] = HotplugSource.AUTO
     unknown: Annotated[UnknownPolicy, _one_of(UnknownPolicy)] = UnknownPolicy.REPORT
 
@@ -70,20 +87,20 @@ class ServiceTable(_Table):
     """``[service]``."""
 
     on_stop: Annotated[OnStop, _one_of(OnStop)] = OnStop.KEEP
-    resync_s: Annotated[float, BeforeValidator(values.parse_resync)] = 60.0
+    resync_s: Annotated[float, _Parsed(values.parse_resync)] = 60.0
     log_level: LogLevel = "info"
-    metrics_file: Annotated[str, BeforeValidator(values.parse_metrics_file)] = ""
+    metrics_file: Annotated[str, _Parsed(values.parse_metrics_file)] = ""
 
 
 class FleetTable(_Table):
     """``[fleet]``: gadgets by rule; what is missing is seen when they are laid out."""
 
-    count: Annotated[int, BeforeValidator(values.parse_count)] | None = None
-    interface: Annotated[str, BeforeValidator(values.parse_ifname_template)] | None = None
+    count: Annotated[int, _Parsed(values.parse_count)] | None = None
+    interface: Annotated[str, _Parsed(values.parse_ifname_template)] | None = None
     mac: Mac | None = None
     guest_mac: Mac | None = None
     subnet: Subnet | None = None
-    hostname: Annotated[str, BeforeValidator(values.parse_hostname_template)] | None = None
+    hostname: Annotated[str, _Parsed(values.parse_hostname_template)] | None = None
     masquerade: Switch = True
     isolate: Switch = False
 
@@ -105,7 +122,7 @@ class GadgetTable(_Table):
     host_address: Address | None = None
     guest_address: Address | None = None
     guest_mac: Mac | None = None
-    hostname: Annotated[str, BeforeValidator(values.parse_hostname)] | None = None
+    hostname: Annotated[str, _Parsed(values.parse_hostname)] | None = None
     masquerade: Switch = True
     isolate: Switch = False
 
@@ -113,12 +130,10 @@ class GadgetTable(_Table):
 class SwarmTable(_Table):
     """``[swarm]``: the cluster over the cables; *members* are None for every gadget."""
 
-    hub_address: Annotated[IPv4Address, BeforeValidator(values.parse_hub)] | None = None
-    address_pool: Annotated[IPv4Network, BeforeValidator(values.parse_pool)] = IPv4Network(
-        "10.20.0.0/16"
-    )
-    ssh_user: Annotated[str, BeforeValidator(values.parse_user)] = "pi"
-    members: Annotated[tuple[str, ...] | None, BeforeValidator(values.parse_members)] = None
+    hub_address: Annotated[IPv4Address, _Parsed(values.parse_hub)] | None = None
+    address_pool: Annotated[IPv4Network, _Parsed(values.parse_pool)] = IPv4Network("10.20.0.0/16")
+    ssh_user: Annotated[str, _Parsed(values.parse_user)] = "pi"
+    members: Annotated[tuple[str, ...] | None, _Parsed(values.parse_members)] = None
     auto_join: Switch = False
 
 

@@ -12,12 +12,14 @@ import re
 from difflib import get_close_matches
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from otgd.model import DEFAULT_DRIVERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+Choice = TypeVar("Choice", bound=str)
 
 MAX_COUNT = 256
 """Gadgets in one fleet: what a MAC's last octet can count."""
@@ -489,11 +491,11 @@ def parse_switch(value: object) -> bool:
     raise wrong_type(value, wanted="true or false", example=example)
 
 
-def parse_choice(value: object, choices: Sequence[str]) -> str:
-    """Return one of *choices*; the first is the example."""
+def parse_choice(value: object, choices: Sequence[Choice]) -> Choice:
+    """Return the one of *choices* that is meant; the first is the example."""
     text = parse_text(value, example=choices[0])
     if text not in choices:
         known = ", ".join(quote(choice) for choice in choices)
         close = get_close_matches(text.lower(), choices, n=1) or choices
         raise RefusedError(f"{show(text)} is none of {known}", f"write {quote(close[0])}")
-    return text
+    return choices[choices.index(text)]

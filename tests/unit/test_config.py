@@ -1119,7 +1119,8 @@ resync_s = 0.5
 log_level = "debug"
 metrics_file = "/run/otgd/otgd.prom"
 """
-    assert parse_config(text, file="otgd.toml") == Config(
+    config = parse_config(text, file="otgd.toml")
+    assert config == Config(
         desired=DesiredState(
             uplink_policy=UplinkPolicy(interfaces=("wlan0",)), drivers=frozenset({"veth"})
         ),
@@ -1132,6 +1133,9 @@ metrics_file = "/run/otgd/otgd.prom"
             metrics_file="/run/otgd/otgd.prom",
         ),
     )
+    choices = (config.settings.source, config.settings.backend, config.settings.on_stop)
+    # A StrEnum's member equals its text: what is text still would only be seen here.
+    assert [type(choice) for choice in choices] == [HotplugSource, Backend, OnStop]
 
 
 def test_swarm_has_every_gadget_by_default() -> None:

@@ -15,7 +15,7 @@ from otgd import __version__
 from otgd.errors import ConfigError, OtgdError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from otgd.errors import Problem
     from otgd.model import Config
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     service = SystemdService()
     try:
-        return _serve(options, _load(options.config), service)
+        return _serve(options, service)
     except ConfigError as err:
         for problem in err.problems:
             print(problem, file=sys.stderr)  # noqa: T201 - before there is a log
@@ -70,18 +70,31 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _load(path: Path) -> Config:
-    """Read the config in a child process: pydantic is 10 MiB that the service never needs again.
+    """Read the config.
 
     Raises:
         ConfigError: the config is refused.
     """
-    import otgd.model  # noqa: F401 - both processes need it: load it before they part
-    from otgd.apart import apart
+    return _begin_load(path)()
 
-    outcome = apart(lambda: _read_config(path))
-    if isinstance(outcome, tuple):
-        raise ConfigError(outcome)
-    return outcome
+
+def _begin_load(path: Path) -> Callable[[], Config]:
+    """Begin to read the config, in a child process; return what waits for it.
+
+    A process of its own, because pydantic is 10 MiB that the service never needs again.
+    """
+    import otgd.model  # noqa: F401 - both processes need it: load it before they part
+    from otgd.apart import begin_apart
+
+    answer = begin_apart(lambda: _read_config(path))
+
+    def finish() -> Config:
+        outcome = answer()
+        if isinstance(outcome, tuple):
+            raise ConfigError(outcome)
+        return outcome
+
+    return finish
 
 
 def _read_config(path: Path) -> Config | tuple[Problem, ...]:
@@ -97,14 +110,18 @@ def _read_config(path: Path) -> Config | tuple[Problem, ...]:
         return err.problems
 
 
-def _serve(options: argparse.Namespace, config: Config, service: ServicePort) -> int:
+def _serve(options: argparse.Namespace, service: ServicePort) -> int:
+    reading = _begin_load(options.config)
+    # What any config needs is imported while it is being read.
     from otgd.adapters.journal import JournalLog, StderrLog, stderr_is_journal
     from otgd.adapters.names_file import NamesFile
     from otgd.adapters.state_file import StateFile
     from otgd.adapters.textfile import Textfile
     from otgd.daemon import Daemon
-    from otgd.wiring import Kernel
+    from otgd.wiring import Kernel, import_adapters
 
+    import_adapters()
+    config = reading()
     state = StateFile(options.runtime_dir)
     patience = time.monotonic() + LOCK_PATIENCE_S
     while not state.lock():

@@ -26,6 +26,17 @@ def apart(work: Callable[[], Result]) -> Result:
     Raises:
         OtgdError: the child cannot be started, or did not come to its end.
     """
+    return begin_apart(work)()
+
+
+def begin_apart(work: Callable[[], Result]) -> Callable[[], Result]:
+    """Let a child process begin with *work*; return what waits for its result, to be called once.
+
+    Whoever ends without calling it leaves nothing behind but a child that finds no reader.
+
+    Raises:
+        OtgdError: the child cannot be started; or, from what is returned, did not come to its end.
+    """
     reader, writer = os.pipe2(os.O_CLOEXEC)
     try:
         child = os.fork()
@@ -34,16 +45,21 @@ def apart(work: Callable[[], Result]) -> Result:
         os.close(writer)
         raise OtgdError(f"start a child process: {err.strerror}") from err
     if child == 0:
+        os.close(reader)
         _work(work, writer)
     os.close(writer)
-    answer = _read(reader)
-    os.close(reader)
-    _, status = os.waitpid(child, 0)
-    if status != 0:
-        code = os.waitstatus_to_exitcode(status)
-        raise OtgdError(f"a child process ended with {code} before its work was done")
-    result: Result = pickle.loads(answer)  # noqa: S301 - from our own child, through a pipe
-    return result
+
+    def finish() -> Result:
+        answer = _read(reader)
+        os.close(reader)
+        _, status = os.waitpid(child, 0)
+        if status != 0:
+            code = os.waitstatus_to_exitcode(status)
+            raise OtgdError(f"a child process ended with {code} before its work was done")
+        result: Result = pickle.loads(answer)  # noqa: S301 - from our own child, through a pipe
+        return result
+
+    return finish
 
 
 def _work(work: Callable[[], Result], writer: int) -> NoReturn:

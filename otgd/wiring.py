@@ -35,6 +35,16 @@ OUR_TABLE = "otgd"
 SAVE_PATIENCE_S = 5.0
 
 
+def import_adapters() -> None:
+    """Import the adapters that every config asks for: all that takes long, and touches nothing."""
+    import otgd.adapters.docker_user
+    import otgd.adapters.hotplug
+    import otgd.adapters.links
+    import otgd.adapters.neighbours
+    import otgd.adapters.nf_tables
+    import otgd.adapters.sysctl  # noqa: F401
+
+
 class Kernel:
     """This network namespace as the config wants it looked at; the daemon's ``World``.
 

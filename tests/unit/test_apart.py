@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from otgd.apart import apart
+from otgd.apart import apart, begin_apart
 from otgd.errors import OtgdError
 
 
@@ -45,12 +45,32 @@ def test_a_killed_child_is_told() -> None:
         apart(lambda: os.kill(os.getpid(), signal.SIGKILL))
 
 
+def test_we_go_on_while_the_child_works() -> None:
+    theirs, ours = os.pipe()
+    finish = begin_apart(lambda: os.read(theirs, 1))
+    os.write(ours, b"!")  # it waits for this, so we are back before it is done
+    os.close(ours)
+    os.close(theirs)
+    assert finish() == b"!"
+
+
 def test_no_descriptor_and_no_child_is_left() -> None:
-    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - the listing itself opens one
+    before = open_descriptors()
 
     for _ in range(10):
         apart(os.getpid)
+    with pytest.raises(OtgdError):
+        begin_apart(lambda: os.kill(os.getpid(), signal.SIGKILL))()
 
-    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    assert open_descriptors() == before
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
+
+
+def test_a_child_keeps_no_reader_alive_but_us() -> None:
+    """Else it would write for ever to a parent that is gone."""
+    assert apart(open_descriptors) == open_descriptors() + 1
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - the listing itself opens one

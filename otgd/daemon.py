@@ -13,7 +13,7 @@ import selectors
 import signal
 import time
 import traceback
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 from otgd.errors import ConfigError, OtgdError, TransientError
 from otgd.events import Event, Kind
 from otgd.guest_watch import GuestWatch
-from otgd.model import AddRule, DesiredState, OnStop
+from otgd.model import AddRule, DesiredState, OnStop, RemoveRule
 from otgd.reachability import Reachability
 from otgd.reconciler import Reconciler
 from otgd.reporter import Reporter
@@ -46,6 +46,10 @@ if TYPE_CHECKING:
 
 RETRY_FIRST_S = 0.02
 RETRY_LAST_S = 30.0
+TIDY_AFTER_S = 3.0
+"""How long a firewall table without rules may wait for the next gadget: one that the bus resets, or
+with a loose plug, is back by then. To fill a table costs a third of what it costs to make one."""
+
 RELEASE_PATIENCE_S = 5.0
 """How long a release at stop goes on trying; systemd's TimeoutStopSec is 90 s."""
 
@@ -122,9 +126,10 @@ class _Timers:
     resync: float = math.inf
     retry: float = math.inf
     watchdog: float = math.inf
+    tidy: float = math.inf
 
     def next(self) -> float:
-        return min(self.resync, self.retry, self.watchdog)
+        return min(self.resync, self.retry, self.watchdog, self.tidy)
 
 
 class Daemon:
@@ -216,6 +221,8 @@ class Daemon:
             self._attend_guests(ready, ask=not passed)
         if self._clock() >= self._timers.watchdog:
             self._keep_alive()
+        if self._clock() >= self._timers.tidy:
+            self._tidy()
         self._log.flush()
 
     def _pass_if_due(self, ready: list[tuple[selectors.SelectorKey, int]]) -> bool:
@@ -271,6 +278,8 @@ class Daemon:
         recovered, reporter.pass_fault = bool(reporter.pass_fault), ""
         self._rules_hold = _rules_hold(report)
         self._schedule(report)
+        if any(isinstance(step, RemoveRule) for step in report.applied):
+            self._timers.tidy = self._clock() + TIDY_AFTER_S
         status = reporter.judge(
             self._config.desired,
             report,
@@ -315,6 +324,13 @@ class Daemon:
             self._service.notify("WATCHDOG=1")
         self._timers.watchdog = self._clock() + (self._service.watchdog_s or math.inf) / 2
 
+    def _tidy(self) -> None:
+        """Take tables away that hold no rule; if it fails, they wait for the next removal."""
+        self._timers.tidy = math.inf
+        with suppress(OtgdError):
+            if not self._world.firewall.observe():
+                self._world.firewall.clear()
+
     # --- opening, reloading, stopping ------------------------------------------------------------
 
     def _open(self, world: World) -> None:
@@ -333,6 +349,7 @@ class Daemon:
         )
         self._selector.register(self._guests, selectors.EVENT_READ)
         self._watch()
+        self._timers.tidy = self._clock() + TIDY_AFTER_S  # of one that was killed
         if self._service.watchdog_s and math.isinf(self._timers.watchdog):
             self._timers.watchdog = self._clock() + self._service.watchdog_s / 2
 
@@ -389,7 +406,7 @@ class Daemon:
             return
         for name, firewall in list(self._former.items()):
             try:
-                firewall.apply(remove=firewall.observe(), add=())
+                firewall.clear()
             except OtgdError as err:
                 retry = self._clock() + self._backoff.next()
                 self._timers.retry = min(self._timers.retry, retry)
@@ -404,6 +421,7 @@ class Daemon:
         self._service.notify("STOPPING=1", "STATUS=stopping")
         if self._config.settings.on_stop is OnStop.RELEASE:
             self._release()
+        self._tidy()
         self._reporter.tell_stopped()
         self._world.close()
         return 0

@@ -88,8 +88,12 @@ class FirewallPort(Protocol):
     def apply(self, *, remove: Collection[Rule], add: Collection[Rule]) -> None:
         """Make one transaction of it: all of it is in force afterwards, or nothing changed.
 
-        When no rule of ours is left, nothing that carries our name is left either.
+        When no rule is left, an empty table may stay for those to come; see ``clear``.
         """
+        ...
+
+    def clear(self) -> None:
+        """Take away every rule of ours, and whatever else carries our name."""
         ...
 
 

@@ -38,6 +38,10 @@ class FakeFirewall:
         self.transactions += after != self.held
         self.held = after
 
+    def clear(self) -> None:
+        self._fail()
+        self.held = set()
+
     def _fail(self) -> None:
         if self.fail_next:
             raise self.fail_next.pop(0)

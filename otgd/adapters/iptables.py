@@ -84,6 +84,10 @@ class IptablesFirewall:
                     else:
                         return
 
+    def clear(self) -> None:
+        """Remove our rules and our chains."""
+        self.apply(remove=self.observe(), add=())
+
     def _loaded(self) -> _Kernel:
         if self._kernel is None:
             self._kernel = _Kernel()

@@ -21,7 +21,7 @@ from otgd.model import Quarantine, Stray
 from otgd.netlink.nfnetlink import NETLINK_NETFILTER, NfTables
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
     from ipaddress import IPv4Network
 
     from otgd.firewall.nft import Table
@@ -55,9 +55,23 @@ class NftablesFirewall:
 
     def apply(self, *, remove: Collection[Rule], add: Collection[Rule]) -> None:
         """Make the change in one transaction of nf_tables, whatever it is made of."""
+        self._transact(lambda known: self._prepare(known, remove=remove, add=add))
+
+    def clear(self) -> None:
+        """Delete our tables."""
+        nothing: frozenset[Rule] = frozenset()
+        self._transact(
+            lambda known: (
+                transition(self._held(), {}),
+                _Known.of(known.generation + 1, nothing, framed=False),
+            )
+        )
+
+    def _transact(self, prepare: Callable[[_Known], tuple[str, _Known | None]]) -> None:
+        """Run the commands that *prepare* makes of what is known; again if that was too old."""
         for _ in range(_ATTEMPTS):
             known = self._look()
-            commands, after = self._prepare(known, remove=remove, add=add)
+            commands, after = prepare(known)
             if not commands:
                 return
             error = self._run(commands)[1]
@@ -82,20 +96,21 @@ class NftablesFirewall:
         gadgets = {_gadget(rule) for rule in (*remove, *add)} | known.competitors(add)
         if "" not in gadgets:
             mine = [rule for name in gadgets for rule in known.by_gadget.get(name, ())]
-            others = len(known.rules) - len(known.by_gadget.get("", ())) > len(mine)
             wanted = changed(mine, remove=remove, add=add)
-            if others or (mine and wanted):  # the table is there, and stays
-                commands = amendment(mine, wanted)
-                if commands is not None:
-                    return commands, known.amended(mine, wanted)
+            commands = amendment(mine, wanted) if known.framed else None
+            if commands is not None:
+                return commands, known.amended(mine, wanted)
         rules = changed(known.rules, remove=remove, add=add)
-        commands = transition(lay_out(known.rules), lay_out(rules))
-        return commands, _Known.of(known.generation + 1, rules)
+        held = lay_out(known.rules, framed=known.framed)
+        laid_out = lay_out(rules, framed=known.framed)
+        after = _Known.of(known.generation + 1, rules, framed="inet" in laid_out)
+        return transition(held, laid_out), after
 
     def _look(self) -> _Known:
         generation = self._generation()
         if self._known is None or self._known.generation != generation:
-            self._known = _Known.of(generation, read_back(self._held()))
+            held = self._held()
+            self._known = _Known.of(generation, read_back(held), framed="inet" in held)
         return self._known
 
     def _generation(self) -> int:
@@ -132,6 +147,7 @@ class _Known:
     Attributes:
         gadgets_by_way: who is masqueraded, by subnet and uplink.
         has_strays: there is more, or less, in them than these rules make.
+        framed: ``table inet otgd`` is there, perhaps empty.
     """
 
     generation: int
@@ -139,9 +155,10 @@ class _Known:
     by_gadget: dict[str, frozenset[Rule]]
     gadgets_by_way: dict[tuple[IPv4Network, str], str]
     has_strays: bool
+    framed: bool
 
     @classmethod
-    def of(cls, generation: int, rules: frozenset[Rule]) -> _Known:
+    def of(cls, generation: int, rules: frozenset[Rule], *, framed: bool) -> _Known:
         by_gadget: dict[str, set[Rule]] = {}
         for rule in rules:
             by_gadget.setdefault(_gadget(rule), set()).add(rule)
@@ -151,6 +168,7 @@ class _Known:
             {name: frozenset(theirs) for name, theirs in by_gadget.items()},
             _by_way(rules),
             has_strays=any(isinstance(rule, Stray) for rule in rules),
+            framed=framed,
         )
 
     def competitors(self, add: Collection[Rule]) -> set[str]:
@@ -172,7 +190,7 @@ class _Known:
             by_way.pop(way, None)
         by_way |= _by_way(after)
         rules = self.rules.difference(before).union(after)
-        return _Known(self.generation + 1, rules, by_gadget, by_way, has_strays=False)
+        return _Known(self.generation + 1, rules, by_gadget, by_way, has_strays=False, framed=True)
 
 
 def _by_way(rules: Collection[Rule]) -> dict[tuple[IPv4Network, str], str]:

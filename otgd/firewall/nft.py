@@ -2,6 +2,7 @@
 
 ``table inet otgd`` has fixed chains that look links and sources up in sets, so a gadget is a few
 elements, each with a comment that names it, and a packet costs the same whatever their number.
+It is made for the first gadget and stays, empty, when the last one goes: elements cost a third.
 ``table netdev otgd`` exists only while a link is quarantined: two chains per link that drop.
 
 The text made here is what nft(8) lists, so one parser reads both. Reading back is strict: from
@@ -100,10 +101,13 @@ class Table:
 # --- rules → tables ------------------------------------------------------------------------------
 
 
-def lay_out(rules: Collection[Rule]) -> dict[str, Table]:
-    """Return the tables that hold *rules*, by family; none for a family without rules."""
+def lay_out(rules: Collection[Rule], *, framed: bool = False) -> dict[str, Table]:
+    """Return the tables that hold *rules*, by family; none for a family without rules.
+
+    If *framed*, ``table inet otgd`` is there in any case.
+    """
     tables = {}
-    if any(not isinstance(rule, Quarantine) for rule in rules):
+    if framed or any(not isinstance(rule, Quarantine) for rule in rules):
         tables["inet"] = Table({**_HEAD, **_SETS, **_CHAINS}, _elements(rules))
     quarantines = [rule.ifname for rule in rules if isinstance(rule, Quarantine)]
     if quarantines:
@@ -314,7 +318,7 @@ def read_back(held: Mapping[str, Table]) -> frozenset[Rule]:
     rules = {*_guess(held["inet"])} if "inet" in held else set()
     if "netdev" in held:
         rules |= _guess_quarantines(held["netdev"])
-    expected = lay_out(rules)
+    expected = lay_out(rules, framed="inet" in held)
     verdict = _Verdict()
     for family, table in held.items():
         if family not in expected:

@@ -238,6 +238,26 @@ def test_two_gadgets_swap_their_subnets(firewall: FirewallPort) -> None:
         assert NftablesFirewall().observe() == swapped
 
 
+def test_clear_takes_everything_that_carries_our_name(firewall: FirewallPort) -> None:
+    put(firewall, *GOLDEN_RULES)
+    play_foreign_hand(firewall)
+    firewall.clear()
+    assert firewall.observe() == frozenset()
+
+    put(firewall, *gadget(1))
+    firewall.apply(remove=gadget(1), add=())
+    firewall.clear()
+    firewall.clear()
+    assert firewall.observe() == frozenset()
+    match firewall:
+        case IptablesFirewall():
+            assert "otgd" not in legacy_rules().lower()
+        case NftablesFirewall():
+            assert nft_rules() == ""
+        case _:
+            pass
+
+
 def test_a_stray_is_removed_by_asking_for_it(firewall: FirewallPort) -> None:
     put(firewall, *gadget(1))
     play_foreign_hand(firewall)
@@ -682,8 +702,21 @@ def test_a_foreign_hand_in_our_tables_is_seen_and_cured(
 def test_a_foreign_hand_does_not_keep_our_tables(nftables: NftablesFirewall, command: str) -> None:
     put(nftables, *GOLDEN_RULES)
     run("nft", command)
-    nftables.apply(remove=nftables.observe(), add=())
+    nftables.clear()
     assert nft_rules() == ""
+    assert nftables.observe() == frozenset()
+
+
+@pytest.mark.parametrize("command", NFT_STRAYS.values(), ids=NFT_STRAYS.keys())
+def test_without_rules_a_foreign_hand_leaves_nothing(
+    nftables: NftablesFirewall, command: str
+) -> None:
+    put(nftables, *GOLDEN_RULES)
+    run("nft", command)
+    converge(nftables, ())
+    assert NftablesFirewall().observe() == frozenset()
+    assert "elements" not in nft_rules()
+    assert "netdev" not in nft_rules()
 
 
 def test_harm_to_one_gadget_shows_at_no_other(nftables: NftablesFirewall) -> None:
@@ -693,8 +726,10 @@ def test_harm_to_one_gadget_shows_at_no_other(nftables: NftablesFirewall) -> Non
     assert rules == GOLDEN_RULES - {forward(1)}
 
 
-def test_a_plug_is_some_elements_and_no_rule(nftables: NftablesFirewall) -> None:
+@pytest.mark.parametrize("others", [set(), gadget(1)], ids=["only", "one-more"])
+def test_a_plug_is_some_elements_and_no_rule(nftables: NftablesFirewall, others: set[Rule]) -> None:
     put(nftables, *gadget(1))
+    converge(nftables, others)
     with subprocess.Popen(["nft", "monitor"], stdout=subprocess.PIPE, text=True) as monitor:
         assert monitor.stdout
         told: list[str] = []
@@ -743,7 +778,7 @@ def test_foreign_tables_and_their_counters_stay_byte_for_byte(nftables: Nftables
     before = nft_rules()
     put(nftables, *GOLDEN_RULES)
     assert nft_rules().startswith(before)
-    nftables.apply(remove=GOLDEN_RULES, add=())
+    nftables.clear()
     assert nft_rules() == before
 
 

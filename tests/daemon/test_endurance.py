@@ -145,4 +145,4 @@ def test_sigkill_at_any_moment_leaves_nothing_stale(lab: Lab, launch: Launcher) 
         assert stream.lost_since(since_s) == []
     lab.unplug(*plugged)
     assert_true_to(lab, set())
-    assert "otgd" not in lab.firewall().lower()
+    until(lambda: "otgd" not in lab.firewall().lower())

@@ -160,7 +160,7 @@ def test_report_is_the_default_and_touches_nothing(lab: Lab, launch: Launcher) -
     daemon.wait_for("ethusb1", "absent")
     assert is_up(lab)
     assert lab.addresses("usb0") == [f"{VICTIM}/24"]
-    assert lab.firewall() == rules
+    until(lambda: lab.firewall() == rules)
 
 
 def test_blocked_link_goes_down_again_and_is_mute_meanwhile(
@@ -244,4 +244,4 @@ def test_entry_for_it_lifts_the_block(lab: Lab, launch: Launcher) -> None:
     until(lambda: lab.online(3))
     lab.unplug(3)
     daemon.wait_for("ethusb3", "absent")
-    assert lab.firewall() == rules
+    until(lambda: lab.firewall() == rules)

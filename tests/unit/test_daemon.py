@@ -738,10 +738,9 @@ class JealousFirewall(FakeFirewall):
         self._successor = successor
         self.successor_held: list[int] = []
 
-    def apply(self, *, remove: object, add: object) -> None:
-        if remove and not add:
-            self.successor_held.append(len(self._successor.held))
-        super().apply(remove=remove, add=add)  # type: ignore[arg-type]
+    def clear(self) -> None:
+        self.successor_held.append(len(self._successor.held))
+        super().clear()
 
 
 @pytest.fixture

@@ -255,11 +255,10 @@ class Daemon:
     def _woken(self, ready: list[tuple[selectors.SelectorKey, int]]) -> bool:
         """Tell whether one of the triggers that are *ready* has something to say to us."""
         events = 0
-        for key, _ in ready:
-            if key.fd in self._watched:
-                with self._surviving():
-                    events += self._watched[key.fd].drain()
-        self._watch()
+        for trigger in self._triggers_among(ready):
+            with self._surviving():
+                events += trigger.drain()
+        self._heed_overflows()
         return events > 0
 
     def _pass(self, *, everything: bool = True) -> None:
@@ -270,7 +269,7 @@ class Daemon:
                 self._take_in(report)
         if everything:
             self._timers.resync = self._clock() + self._config.settings.resync_s
-        self._watch()
+        self._heed_overflows()
 
     def _take_in(self, report: Report) -> None:
         """Tell what a pass did, and set the time for what it could not do."""
@@ -454,30 +453,40 @@ class Daemon:
     def _drain(self) -> frozenset[int] | None:
         """Forget queued events: the look that follows answers them all.
 
-        Return the ifindexes that they named, or None if they were about anything.
+        Return the ifindexes that they named, or None if they were about anything. Mostly nothing
+        is queued, which the kernel tells of all triggers at once (of lost events too: EPOLLERR).
         """
+        for trigger in self._triggers_among(self._selector.select(0)):
+            trigger.drain()
         touched: frozenset[int] | None = frozenset()
         for trigger in self._world.triggers:
-            trigger.drain()
             named = trigger.touched()
             touched = None if touched is None or named is None else touched | named
         return touched
 
+    def _triggers_among(self, ready: list[tuple[selectors.SelectorKey, int]]) -> list[TriggerPort]:
+        return [self._watched[key.fd] for key, _ in ready if key.fd in self._watched]
+
     def _watch(self) -> None:
-        """Wait on the triggers' descriptors, which an overflow may have changed."""
-        current = {trigger.fileno(): trigger for trigger in self._world.triggers}
-        overflows = sum(trigger.overflows for trigger in self._world.triggers)
-        # A new descriptor may have the number of the one before, which epoll forgot as it closed.
-        if current != self._watched or overflows != self._overflows:
-            for descriptor in self._watched:
-                self._selector.unregister(descriptor)
-            for descriptor in current:
-                self._selector.register(descriptor, selectors.EVENT_READ)
-            self._watched = current
-        if overflows > self._overflows:
+        """Wait on the triggers' descriptors."""
+        for descriptor in self._watched:
+            self._selector.unregister(descriptor)
+        self._watched = {trigger.fileno(): trigger for trigger in self._world.triggers}
+        for descriptor in self._watched:
+            self._selector.register(descriptor, selectors.EVENT_READ)
+        self._overflows = self._count_overflows()
+
+    def _heed_overflows(self) -> None:
+        """Tell of lost events; those who lost them may have another descriptor now."""
+        if self._count_overflows() > self._overflows:
+            # A new descriptor may have the number of the one before, which epoll forgot as it
+            # closed.
+            self._watch()
             text = "more events than the kernel could queue; everything was looked at instead"
             self._log.write(Event(kind=Kind.EVENTS_LOST, message=text))
-        self._overflows = overflows
+
+    def _count_overflows(self) -> int:
+        return sum(trigger.overflows for trigger in self._world.triggers)
 
 
 class _SignalPipe:

@@ -128,8 +128,8 @@ class PassagePort(Protocol):
 class TriggerPort(Protocol):
     """A file descriptor that becomes readable when it is time to look again.
 
-    What it says does not matter; ``drain`` before looking, so that a change after the look
-    triggers another one. ``overflows`` counts how often events were lost.
+    What it says does not matter; ``drain`` before looking if it is readable, so that a change after
+    the look triggers another one. ``overflows`` counts how often events were lost.
     """
 
     @property
@@ -138,7 +138,7 @@ class TriggerPort(Protocol):
         ...
 
     def fileno(self) -> int:
-        """Return the descriptor to wait on; it may be another one after ``drain``."""
+        """Return the descriptor to wait on; it may be another one after an overflow."""
         ...
 
     def touched(self) -> frozenset[int] | None:

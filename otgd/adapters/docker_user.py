@@ -40,7 +40,7 @@ RULE = ("-m", "mark", "--mark", MARK, "-m", "comment", "--comment", "otgd", "-j"
 class IptablesPassage:
     """FORWARD as the host's ``iptables`` shows it; implements ``PassagePort`` and ``TriggerPort``.
 
-    The chains are read again only when the kernel told of a change (nf_tables flavour) or when
+    The chains are read again only when ``drain`` heard of a change (nf_tables flavour) or when
     the last reading is *max_age_s* old (legacy tables tell nothing).
 
     Args:
@@ -69,7 +69,6 @@ class IptablesPassage:
             TransientError: the table is locked.
             PermanentError: ``iptables`` cannot read it, for example because of native rules.
         """
-        self.drain()
         now = self._clock()
         if self._seen is None or now - self._seen_at >= self._max_age_s:
             self._seen = self._read()

@@ -14,6 +14,7 @@ import pytest
 from otgd.adapters.nf_tables import NftTrigger, list_tables
 from otgd.errors import PermanentError, TransientError
 from otgd.netlink.nfnetlink import FAMILIES
+from tests.lab.descriptors import is_readable
 from tests.lab.namespaces import run
 
 if TYPE_CHECKING:
@@ -79,9 +80,9 @@ def test_other_tables_are_no_event(trigger: NftTrigger, table: str) -> None:
 
 
 def test_event_makes_the_descriptor_readable(trigger: NftTrigger) -> None:
-    os.set_blocking(trigger.fileno(), False)
+    assert not is_readable(trigger.fileno())
     nft(CHANGES["chain"])
-    assert os.read(trigger.fileno(), 16)
+    assert is_readable(trigger.fileno())
 
 
 def test_many_changes_in_one_transaction_are_seen(trigger: NftTrigger) -> None:
@@ -94,7 +95,9 @@ def test_overflow_counts_as_an_event_and_is_survived(trigger: NftTrigger) -> Non
     with socket.socket(fileno=os.dup(trigger.fileno())) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     nft("".join(f"add table inet foreign{n}\n" for n in range(100)))
+    assert is_readable(trigger.fileno())
     assert trigger.drain() > 0
+    assert not is_readable(trigger.fileno())
     assert trigger.overflows > 0
     overflows = trigger.overflows
     nft(CHANGES["rule"])

@@ -340,6 +340,38 @@ def test_events_that_are_not_about_us_cost_no_pass(stage: Stage) -> None:
     stage.play(script)
 
 
+def test_a_trigger_with_nothing_to_say_is_not_asked(stage: Stage) -> None:
+    def script() -> None:
+        stage.plug()
+        stage.wait_up()
+        stage.world.trigger.fire()
+        until(lambda: stage.looks > 3)
+
+    stage.play(script)
+    assert stage.world.trigger.drains > 0
+    assert stage.world.other_trigger.drains == 0
+
+
+def test_an_event_that_comes_as_a_pass_begins_is_answered_by_it(stage: Stage) -> None:
+    """One trigger wakes the daemon; what the other one says meanwhile is read before the look."""
+    trigger, other = stage.world.trigger, stage.world.other_trigger
+    read_before_look: list[int] = []
+
+    def wake() -> int:
+        del trigger.drain  # the next one is its own again
+        other.fire()
+        return trigger.drain()
+
+    def script() -> None:
+        trigger.drain = wake  # type: ignore[method-assign]
+        stage.kernel.at["observe_links"] = lambda: read_before_look.append(other.drains)
+        trigger.fire()
+        until(lambda: read_before_look)
+
+    stage.play(script)
+    assert read_before_look[0] == 1
+
+
 @pytest.mark.parametrize(
     "overflows",
     [[False], [True], [True, True]],

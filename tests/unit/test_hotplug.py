@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import shlex
 import socket
 import sys
@@ -20,6 +19,7 @@ from otgd.adapters.hotplug import RouteTrigger, UdevTrigger, choose_source
 from otgd.errors import TransientError
 from otgd.model import HotplugSource
 from tests.conftest import need
+from tests.lab.descriptors import is_readable
 from tests.lab.namespaces import run
 
 if TYPE_CHECKING:
@@ -32,11 +32,6 @@ MANY = 20
 
 LEAST_BUFFER_BYTES = 1
 """The kernel makes the least that it allows of it (SOCK_MIN_RCVBUF)."""
-
-
-def readable(trigger: TriggerPort, timeout_s: float = 5.0) -> bool:
-    """Tell whether the descriptor wakes a selector."""
-    return bool(select.select([trigger.fileno()], [], [], timeout_s)[0])
 
 
 def shrink(trigger: TriggerPort) -> None:
@@ -64,11 +59,11 @@ def test_a_plug_and_an_unplug_wake_it(opened: Callable[[], TriggerPort]) -> None
     with closing(opened()) as trigger:
         assert trigger.drain() == 0
         run("ip", "link", "add", "usb0", "type", "veth", "peer", "name", "peer0")
-        assert readable(trigger)
+        assert is_readable(trigger.fileno(), 5.0)
         assert trigger.drain() > 0
-        assert not readable(trigger, 0)
+        assert not is_readable(trigger.fileno())
         run("ip", "link", "del", "usb0")
-        assert readable(trigger)
+        assert is_readable(trigger.fileno(), 5.0)
         assert trigger.drain() > 0
         assert trigger.overflows == 0
 
@@ -77,7 +72,7 @@ def test_a_rename_wakes_it(opened: Callable[[], TriggerPort]) -> None:
     run("ip", "link", "add", "usb0", "type", "veth", "peer", "name", "peer0")
     with closing(opened()) as trigger:
         run("ip", "link", "set", "usb0", "name", "ethusb1")
-        assert readable(trigger)
+        assert is_readable(trigger.fileno(), 5.0)
         assert trigger.drain() > 0
 
 
@@ -89,15 +84,15 @@ def test_an_overflow_is_counted_and_later_events_are_heard(
         for _ in range(2):
             many_links("add")
             before = trigger.overflows
-            assert readable(trigger)
+            assert is_readable(trigger.fileno(), 5.0)
             assert 0 < trigger.drain() < MANY
             assert trigger.overflows == before + 1
             assert trigger.drain() == 0
-            assert not readable(trigger, 0)
+            assert not is_readable(trigger.fileno())
             many_links("del")
             trigger.drain()
             run("ip", "link", "add", "usb0", "type", "veth", "peer", "name", "peer0")
-            assert readable(trigger)
+            assert is_readable(trigger.fileno(), 5.0)
             assert trigger.drain() > 0
             run("ip", "link", "del", "usb0")
             trigger.drain()
@@ -143,7 +138,7 @@ def test_rtnetlink_tells_what_others_change(command: tuple[str, ...]) -> None:
     with closing(RouteTrigger()) as trigger:
         trigger.drain()
         run(*command)
-        assert readable(trigger)
+        assert is_readable(trigger.fileno(), 5.0)
         assert trigger.drain() > 0
 
 

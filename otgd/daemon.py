@@ -191,7 +191,6 @@ class Daemon:
             # systemd may stop waiting for us only once the first pass is done.
             world = self._world
             self._reporter.tell_ready(f"{world.firewall.name}, since {world.backend_reason}")
-            gc.collect()
             gc.freeze()  # what lives by now stays; no later collection has to look at it
             gc.enable()
             with self._surviving():

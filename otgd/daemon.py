@@ -170,6 +170,7 @@ class Daemon:
         self._backoff = Backoff()
         self._selector = selectors.DefaultSelector()
         self._watched: dict[int, TriggerPort] = {}
+        self._touched: frozenset[int] | None = frozenset()
         self._reachability = Reachability()
         self._overflows = 0
         self._former: dict[str, FirewallPort] = {}
@@ -252,13 +253,17 @@ class Daemon:
         self._reporter.tell_guests(self._guests.verdicts)
 
     def _woken(self, ready: list[tuple[selectors.SelectorKey, int]]) -> bool:
-        """Tell whether one of the triggers that are *ready* has something to say to us."""
-        events = 0
+        """Tell whether one of the triggers that are *ready* has news for us."""
+        woken = False
         for trigger in self._triggers_among(ready):
             with self._surviving():
-                events += trigger.drain()
+                count, named = trigger.drain(), trigger.touched()
+                if trigger.newcomers_only and named and self._reconciler.has_settled(named):
+                    continue
+                self._touched = _both(self._touched, named)
+                woken |= count > 0
         self._heed_overflows()
-        return events > 0
+        return woken
 
     def _pass(self, *, everything: bool = True) -> None:
         """Look and act once: at everything, or at what the events named if that is enough."""
@@ -457,10 +462,9 @@ class Daemon:
         """
         for trigger in self._triggers_among(self._selector.select(0)):
             trigger.drain()
-        touched: frozenset[int] | None = frozenset()
+        touched, self._touched = self._touched, frozenset()
         for trigger in self._world.triggers:
-            named = trigger.touched()
-            touched = None if touched is None or named is None else touched | named
+            touched = _both(touched, trigger.touched())
         return touched
 
     def _triggers_among(self, ready: list[tuple[selectors.SelectorKey, int]]) -> list[TriggerPort]:
@@ -517,6 +521,11 @@ class _SignalPipe:
 
 def _is_among(file: object, ready: list[tuple[selectors.SelectorKey, int]]) -> bool:
     return any(key.fileobj is file for key, _ in ready)
+
+
+def _both(some: frozenset[int] | None, more: frozenset[int] | None) -> frozenset[int] | None:
+    """Unite what events named; None is anything."""
+    return None if some is None or more is None else some | more
 
 
 def _rules_hold(report: Report) -> bool:

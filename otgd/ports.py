@@ -137,6 +137,14 @@ class TriggerPort(Protocol):
         """How often events were lost."""
         ...
 
+    @property
+    def newcomers_only(self) -> bool:
+        """Whether it has news only of links that are new, not initialized yet, or down.
+
+        Of all others another trigger tells everything.
+        """
+        ...
+
     def fileno(self) -> int:
         """Return the descriptor to wait on; it may be another one after an overflow."""
         ...

@@ -115,6 +115,10 @@ class Reconciler:
         self._before_look()
         return self._view.look(DesiredState()).observed
 
+    def has_settled(self, ifindexes: Iterable[int]) -> bool:
+        """Tell whether the last pass saw these links initialized and up, and left nothing to do."""
+        return self._was_plain and self._view.has_settled(ifindexes)
+
     def run_pass(self, desired: DesiredState, *, everything: bool = True) -> Report:
         """Bring the kernel to *desired* as far as it goes now.
 

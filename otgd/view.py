@@ -265,6 +265,14 @@ class View:
         self._rules = host.rules
         return gadgets
 
+    def has_settled(self, ifindexes: Iterable[int]) -> bool:
+        """Tell whether these links were there, initialized and up, when they were looked at last.
+
+        Of a link that is down rtnetlink does not tell a new altname (netdev_state_change).
+        """
+        links = (self._links.get(ifindex) for ifindex in ifindexes)
+        return all(link is not None and link.initialized and link.up for link in links)
+
     @property
     def is_plain(self) -> bool:
         """Whether glances may be enough at all: a quarantine ties unlisted links together."""

@@ -102,6 +102,7 @@ class FakeTrigger:
         fail_next: what the next drains raise, oldest first, after forgetting what is queued.
         names: what the next questions whom events named are answered with; None when empty.
         overflow_next: each makes one drain open a new descriptor; true: under the same number.
+        newcomers_only: it plays the monitor of devices.
     """
 
     def __init__(self) -> None:
@@ -110,7 +111,8 @@ class FakeTrigger:
         self.fail_next: list[Exception] = []
         self.overflow_next: list[bool] = []
         self.drains = 0
-        self.names: list[frozenset[int]] = []
+        self.newcomers_only = False
+        self.names: list[frozenset[int] | None] = []
         self.closed = False
 
     def fire(self, events: int = 1) -> None:

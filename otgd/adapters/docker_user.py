@@ -47,6 +47,8 @@ class IptablesPassage:
         changes: tells of changes to the table ``ip filter``; None where nf_tables are not there.
     """
 
+    newcomers_only = False
+
     def __init__(
         self,
         *,

@@ -74,7 +74,13 @@ def _same_network_as_init() -> bool:
 
 
 class UdevTrigger:
-    """pyudev's monitor of network devices; implements ``TriggerPort``."""
+    """pyudev's monitor of network devices; implements ``TriggerPort``.
+
+    Later changes of a link (name, flags, addresses, MAC) rtnetlink tells too, and its driver, port
+    and serial never change; that udevd has finished with it, only this one tells.
+    """
+
+    newcomers_only = True
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -93,13 +99,18 @@ class UdevTrigger:
         return int(self._monitor.fileno())
 
     def drain(self) -> int:
-        """Forget what is queued; an overflow counts as an event."""
+        """Forget what is queued; an overflow counts as an event, the end of a link does not.
+
+        Of that the kernel tells by rtnetlink, and first (unregister_netdevice_many in
+        net/core/dev.c).
+        """
         count = 0
         while True:
             try:
                 while (device := self._monitor.poll(timeout=0)) is not None:
-                    count += 1
-                    self._touched.add(int(device.properties.get("IFINDEX", 0)))
+                    if device.action != "remove":
+                        count += 1
+                        self._touched.add(int(device.properties.get("IFINDEX", 0)))
             except OSError as err:
                 code = err.errno or self._pending_error()
                 if code != errno.ENOBUFS:
@@ -136,6 +147,8 @@ class UdevTrigger:
 
 class RouteTrigger:
     """Changes of links, IPv4 addresses, routes and forwarding; implements ``TriggerPort``."""
+
+    newcomers_only = False
 
     def __init__(self) -> None:
         self._touched: set[int] = set()

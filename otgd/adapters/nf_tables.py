@@ -26,6 +26,8 @@ class NftTrigger:
         TransientError: the socket cannot be had.
     """
 
+    newcomers_only = False
+
     def __init__(self, *tables: tuple[str, str]) -> None:
         self._tables = {(FAMILIES[family], name.encode()) for family, name in tables}
         self._names = {name for _, name in self._tables}

@@ -340,6 +340,41 @@ def test_events_that_are_not_about_us_cost_no_pass(stage: Stage) -> None:
     stage.play(script)
 
 
+@pytest.mark.parametrize("told", ["settled", "settled and new", "new", "waiting", "lost events"])
+def test_udevs_monitor_has_news_only_of_links_that_have_not_settled(
+    stage: Stage, told: str
+) -> None:
+    monitor = stage.world.trigger
+    monitor.newcomers_only = True
+    settled = stage.kernel.plug("usb0", MAC)
+    waiting = stage.kernel.plug("eth1", "02:00:00:00:00:02", driver="smsc95xx")
+    stage.kernel.change(waiting, up=True, initialized=False)
+    named = {
+        "settled": frozenset({settled}),
+        "settled and new": frozenset({settled, 99}),
+        "new": frozenset({99}),
+        "waiting": frozenset({waiting}),
+        "lost events": None,
+    }[told]
+    turns_before: list[int] = []
+
+    def drain() -> int:
+        del monitor.drain  # the next one is its own again
+        turns_before.append(stage.log.flushes)
+        return monitor.drain()
+
+    def script() -> None:
+        stage.wait_up()
+        looks = stage.looks
+        monitor.drain = drain  # type: ignore[method-assign]
+        monitor.names = [named]
+        monitor.fire()
+        until(lambda: turns_before and stage.log.flushes > turns_before[0])
+        assert (stage.looks == looks) is (told == "settled")
+
+    stage.play(script)
+
+
 def test_a_trigger_with_nothing_to_say_is_not_asked(stage: Stage) -> None:
     def script() -> None:
         stage.plug()

@@ -34,6 +34,10 @@ LEAST_BUFFER_BYTES = 1
 """The kernel makes the least that it allows of it (SOCK_MIN_RCVBUF)."""
 
 
+def ifindexes(*names: str) -> frozenset[int]:
+    return frozenset(socket.if_nametoindex(name) for name in names)
+
+
 def shrink(trigger: TriggerPort) -> None:
     """Make the receive buffer as small as it goes."""
     borrowed = socket.socket(fileno=trigger.fileno())
@@ -55,17 +59,58 @@ def opened(request: pytest.FixtureRequest, netns: None) -> Callable[[], TriggerP
     return made
 
 
-def test_a_plug_and_an_unplug_wake_it(opened: Callable[[], TriggerPort]) -> None:
+def test_a_plug_wakes_it_and_an_unplug_does_once(opened: Callable[[], TriggerPort]) -> None:
+    """The end of a link is rtnetlink's to tell; what the monitor says of it is no event."""
     with closing(opened()) as trigger:
         assert trigger.drain() == 0
         run("ip", "link", "add", "usb0", "type", "veth", "peer", "name", "peer0")
         assert is_readable(trigger.fileno(), 5.0)
         assert trigger.drain() > 0
+        assert trigger.touched() == ifindexes("usb0", "peer0")
         assert not is_readable(trigger.fileno())
+        ends = frozenset[int]() if trigger.newcomers_only else ifindexes("usb0", "peer0")
         run("ip", "link", "del", "usb0")
         assert is_readable(trigger.fileno(), 5.0)
-        assert trigger.drain() > 0
+        assert (trigger.drain() > 0) is bool(ends)
+        assert trigger.touched() == ends
         assert trigger.overflows == 0
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("ip", "link", "set", "usb0", "name", "ethusb1"),
+        ("ip", "link", "property", "add", "dev", "usb0", "altname", "usb-left"),
+        ("ip", "link", "set", "usb0", "address", "00:22:82:ff:ff:01"),
+        ("ip", "link", "set", "usb0", "down"),
+        ("ip", "address", "add", "10.0.11.1/24", "dev", "usb0"),
+        ("ip", "link", "del", "usb0"),
+    ],
+    ids=["name", "altname", "MAC", "down", "address", "end"],
+)
+@pytest.mark.usefixtures("netns")
+def test_all_that_happens_to_a_settled_link_is_told_by_rtnetlink(command: tuple[str, ...]) -> None:
+    """So what the monitor of devices says of such a link is no news."""
+    run("ip", "link", "add", "usb0", "type", "veth", "peer", "name", "peer0")
+    run("ip", "link", "set", "usb0", "up")
+    (ifindex,) = ifindexes("usb0")
+    with closing(RouteTrigger()) as trigger:
+        run(*command)
+        assert is_readable(trigger.fileno(), 5.0)
+        trigger.drain()
+        assert ifindex in (trigger.touched() or ())
+
+
+@pytest.mark.usefixtures("netns")
+def test_udev_finishing_with_a_link_is_told_by_the_monitor_alone() -> None:
+    """A uevent that somebody asks for stands for udevd's, which does not run here."""
+    run("ip", "link", "add", "usb0", "type", "veth", "peer", "name", "peer0")
+    with closing(UdevTrigger("kernel")) as devices, closing(RouteTrigger()) as changes:
+        Path("/sys/class/net/usb0/uevent").write_text("change")
+        assert is_readable(devices.fileno(), 5.0)
+        assert devices.drain() == 1
+        assert devices.touched() == ifindexes("usb0")
+        assert not is_readable(changes.fileno())
 
 
 def test_a_rename_wakes_it(opened: Callable[[], TriggerPort]) -> None:

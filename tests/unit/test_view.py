@@ -83,6 +83,45 @@ def test_an_unplug_is_served_at_a_glance(bench: Bench) -> None:
     assert bench.firewall.observe() == frozenset()
 
 
+def test_links_that_were_seen_initialized_and_up_have_settled(bench: Bench) -> None:
+    settled = bench.reconciler.has_settled
+    assert settled({bench.usb1})
+    assert settled({bench.usb1, bench.eth0})
+    assert not settled({bench.usb1, bench.modem})  # it is down
+
+    second = bench.plug(2)
+    assert not settled({bench.usb1, second})
+    bench.run()
+    assert settled({bench.usb1, second})
+
+    bench.kernel.unplug(second)
+    bench.run()
+    assert not settled({second})
+
+
+def test_a_link_that_waits_for_udev_has_not_settled(bench: Bench) -> None:
+    bench.kernel.change(bench.eth0, initialized=False)
+    bench.run()
+
+    assert bench.reconciler.has_settled({bench.usb1})
+    assert not bench.reconciler.has_settled({bench.eth0})
+
+
+def test_nothing_has_settled_while_there_is_trouble(bench: Bench) -> None:
+    bench.kernel.fail["set_up"] = [PermanentError("the link is busy")] * 2
+    bench.kernel.change(bench.usb1, up=False)
+    bench.run()
+    assert not bench.reconciler.has_settled({bench.eth0})
+
+    bench.run()
+    assert bench.reconciler.has_settled({bench.eth0})
+
+    bench.kernel.fail["observe_links"] = [PermanentError("not permitted")]
+    with pytest.raises(PermanentError):
+        bench.run()
+    assert not bench.reconciler.has_settled({bench.eth0})
+
+
 def test_nothing_named_is_nothing_to_do(bench: Bench) -> None:
     report = bench.run()
 

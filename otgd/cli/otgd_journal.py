@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from datetime import datetime
 
+UNITS = ("otgd.service", "otgd-swarm.service")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
@@ -29,7 +31,8 @@ class Entry:
 def open_journal(kinds: Collection[Kind], *, gadget: str = "") -> Any:  # noqa: ANN401 - untyped
     """Return a reader of otgd's entries of these kinds, or None where there is no journal.
 
-    Anybody may write into the journal, and name any message; so only root's words count.
+    Anybody may write into the journal, and name any message. So only the service's words count,
+    which is not root, and root's, who may run otgd by hand; journald itself says who it was.
     """
     try:
         from systemd import journal
@@ -39,9 +42,13 @@ def open_journal(kinds: Collection[Kind], *, gadget: str = "") -> Any:  # noqa: 
         return None
     for kind in kinds:
         reader.add_match(MESSAGE_ID=kind.message_id)
-    reader.add_match(_UID=0)
     if gadget:
         reader.add_match(OTGD_GADGET=gadget)
+    reader.add_conjunction()
+    for unit in UNITS:
+        reader.add_match(_SYSTEMD_UNIT=unit)
+    reader.add_disjunction()
+    reader.add_match(_UID=0)
     return reader
 
 

@@ -67,6 +67,10 @@ class Host(Lab):
         entries = self.system.journal("_SYSTEMD_UNIT=otgd.service", f"OTGD_GADGET={gadget}")
         return [entry["MESSAGE"] for entry in entries]
 
+    def told_by_anybody(self, gadget: str) -> list[str]:
+        """Return what the journal tells about one gadget, whoever wrote it, oldest first."""
+        return [entry["MESSAGE"] for entry in self.system.journal(f"OTGD_GADGET={gadget}")]
+
     def await_active(self) -> None:
         """Wait until systemd has heard READY=1."""
         unit = ("otgd.service", "ActiveState")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from itertools import pairwise
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from otgd.events import Kind
 from tests.lab.topology import FAR_SIDE
 from tests.lab.traffic import PingStream
 from tests.system.deadline import until
@@ -54,6 +56,25 @@ def test_unplugged_gadget_leaves_nothing(host: Host) -> None:
     until(lambda: host.gadget("ethusb1")["state"] == "absent")
     until(lambda: host.firewall() == before, what=host.firewall)
     assert "ethusb1" not in host.links()
+
+
+def test_show_tells_what_happened(host: Host) -> None:
+    host.plug(1)
+    host.await_online(1)
+    until(lambda: host.told("ethusb1"))
+    shown = json.loads(host.system.run("otgctl", "show", "ethusb1", "--json"))
+    told = [event["message"] for event in shown["events"]]
+    assert "ethusb1: configured: 10.0.11.1/24, masquerade through eth0" in told
+
+
+def test_strangers_words_are_not_shown(host: Host) -> None:
+    message_id = Kind.GADGET_FAILED.message_id
+    lie = f"MESSAGE=ethusb1: a lie\nMESSAGE_ID={message_id}\nOTGD_GADGET=ethusb1\n"
+    as_nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    host.system.run(*as_nobody, "logger", "--journald", stdin=lie)
+    until(lambda: "ethusb1: a lie" in host.told_by_anybody("ethusb1"))
+    shown = json.loads(host.system.run("otgctl", "show", "ethusb1", "--json"))
+    assert "ethusb1: a lie" not in [event["message"] for event in shown["events"]]
 
 
 def test_status_line_is_for_people(host: Host) -> None:

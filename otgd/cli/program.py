@@ -134,6 +134,7 @@ def otgctl(ctx: click.Context, *, config: Path, runtime_dir: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run otgctl; return the exit code. No traceback ever reaches the user."""
+    _open_standard_streams()
     try:
         code = otgctl.main(args=arguments, prog_name="otgctl", standalone_mode=False)
         sys.stdout.flush()
@@ -147,15 +148,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OtgdError as err:
         return _fail(f"otgctl: {err}")
     except BrokenPipeError:
-        # The reader has gone; the interpreter's last flush shall not complain. As click does.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # the reader has gone
         return EX_FAILED
     except OSError as err:
         where = f"{err.filename}: " if err.filename else ""
-        return _fail(f"otgctl: {where}{err.strerror or err}")
+        code = _fail(f"otgctl: {where}{err.strerror or err}")
+        _flush_or_drop_output()
+        return code
     except Exception as err:  # noqa: BLE001 - the last boundary; a bug is told in one line, too
         return _fail(f"otgctl: this is a bug: {type(err).__name__}: {err} ({_place(err)})")
     return code if isinstance(code, int) else 0
+
+
+def _open_standard_streams() -> None:
+    """Give a program that was started with a closed standard stream one that leads nowhere.
+
+    Else the next file that is opened would be that stream.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+
+
+def _flush_or_drop_output() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _drop_output()
+
+
+def _drop_output() -> None:
+    """Lead what is still to be written nowhere: the interpreter's last flush shall not complain."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _fail(message: str, code: int = EX_FAILED) -> int:

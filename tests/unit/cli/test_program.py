@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,8 +17,6 @@ from otgd.errors import PermanentError
 from tests.unit.cli.conftest import gadget, state
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.unit.cli.conftest import Tool
 
 COMMANDS = [name for section in program.SECTIONS.values() for name in section]
@@ -107,6 +106,29 @@ def test_reader_that_goes_away_is_no_trouble(otgctl: Tool, count: int) -> None:
     done = subprocess.run([*command, "status"], stdout=writer, stderr=subprocess.PIPE, check=False)
     os.close(writer)
     assert (done.returncode, done.stderr) == (1, b"")
+
+
+@pytest.mark.parametrize("count", [pytest.param(1, id="little"), pytest.param(500, id="much")])
+def test_full_disk_is_one_line(otgctl: Tool, count: int) -> None:
+    otgctl.run_daemon(state(*(gadget(f"ethusb{n}", reason="x" * 500) for n in range(count))))
+    command = [sys.executable, "-m", "otgd.cli", "--runtime-dir", str(otgctl.daemon.directory)]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*command, "status"], stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert (done.returncode, done.stderr) == (1, b"otgctl: No space left on device\n")
+
+
+@pytest.mark.parametrize("stream", [pytest.param(n, id=f"fd {n}") for n in range(3)])
+def test_closed_standard_stream_is_no_trouble(otgctl: Tool, stream: int) -> None:
+    otgctl.run_daemon(state(gadget()))
+    command = [sys.executable, "-m", "otgd.cli", "--runtime-dir", str(otgctl.daemon.directory)]
+    script = f'exec "$@" {stream}>&-'
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", *command, "status"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ("ethusb1" in done.stdout) == (stream != 1)
 
 
 def test_runtime_directory_comes_from_the_environment(

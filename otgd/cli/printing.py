@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 NOTHING = "-"
 """Stands for an empty cell, so that a line always has as many columns as the heading."""
 
+GAP = 2
+"""Blanks between two columns."""
+
 STYLES = {
     "configured": "green",
     "reachable": "bold green",
@@ -23,7 +26,11 @@ STYLES = {
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print *rows* under *columns*; a cell that says a state has its colour."""
+    """Print *rows* under *columns*; a cell that says a state has its colour.
+
+    On a narrow terminal the last column is broken into lines. No cell is ever cut short: half a MAC
+    is worth nothing.
+    """
     cells = [[cell or NOTHING for cell in row] for row in rows]
     if sys.stdout.isatty():
         _print_rich(columns, cells)
@@ -66,14 +73,22 @@ def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
 
 
 def _print_rich(columns: Sequence[str], rows: list[list[str]]) -> None:
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    *fixed, last = zip(columns, *rows, strict=True)
+    needed = sum(GAP + max(map(cell_len, column)) for column in fixed)
+    needed += max(cell_len(word) for cell in last for word in cell.split())
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in columns:
+        table.add_column(name, no_wrap=name != columns[-1])
     for row in rows:
         table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
-    Console().print(table)
+    console = Console()
+    console.width = max(console.width, needed)
+    console.print(table)
 
 
 def _print_plain(rows: list[list[str]]) -> None:

@@ -26,10 +26,12 @@ _UNQUOTED = re.compile(r"""(?P<key>[^=]+?)\s*=\s*(?P<value>[^\s"'\[{#][^"#=]{0,8
 _DOUBLED = re.compile(
     r"Cannot (declare .* twice|overwrite a value)|Duplicate inline table key '(?P<key>.*)'"
 )
+_STRAIGHT = str.maketrans("\u201c\u201d\u201e\u201f\u00ab\u00bb\u2018\u2019", '"' * 6 + "'" * 2)
+_TRUTH = re.compile(r"=\s*(true|false)\b", re.IGNORECASE)
 _READING = (
     (FileNotFoundError, "write the file, or name another one with --config"),
     (IsADirectoryError, "name a file"),
-    (PermissionError, "run this as root, or make the file readable"),
+    (PermissionError, "make it readable for everybody (chmod a+r), since otgd is not root"),
     (OSError, "make the file readable, or name another one with --config"),
 )
 
@@ -44,7 +46,7 @@ class Source:
 
 def drop_in_directory(path: FilePath) -> FilePath:
     """Return where the drop-ins of the config file at *path* lie: ``otgd.toml.d`` beside it."""
-    return path.with_name(f"{path.name}.d")
+    return path.parent / f"{path.name}.d"
 
 
 def read_sources(path: FilePath) -> tuple[Source, ...]:
@@ -179,6 +181,10 @@ def _syntax_error(text: str, message: str, *, file: str) -> ConfigError:
     if doubled := _DOUBLED.fullmatch(message):
         name = doubled["key"] or statement.partition("=")[0].strip()
         cause, remedy = f"{name} is there twice", "remove one of them, or give it another name"
+    elif straight := _with_straight_quotes(statement):
+        cause, remedy = "has the quotes of a word processor", f"write {straight}"
+    elif plain := _in_small_letters(statement):
+        cause, remedy = "true and false have small letters", f"write {plain}"
     elif quoted := _with_quotes(statement):
         cause, remedy = "text stands without quotes", f"write {quoted}"
     else:
@@ -196,6 +202,18 @@ def _with_quotes(statement: str) -> str | None:
         return None
     quoted = f'{match["key"]} = "{match["value"]}"'
     return quoted if _is_toml(quoted) and not _is_toml(statement) else None
+
+
+def _with_straight_quotes(statement: str) -> str | None:
+    """Return *statement* with the quotes of TOML, if that is what it lacks."""
+    straight = statement.translate(_STRAIGHT)
+    return straight if straight != statement and _is_toml(straight) else None
+
+
+def _in_small_letters(statement: str) -> str | None:
+    """Return *statement* with its truth as TOML writes it, if that is what it lacks."""
+    plain = _TRUTH.sub(lambda match: match[0].lower(), statement)
+    return plain if plain != statement and _is_toml(plain) else None
 
 
 def _is_toml(text: str) -> bool:

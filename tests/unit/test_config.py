@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 
@@ -713,6 +715,18 @@ TABLE_REFUSALS = {
         "[gadget.ethusb1]\nmac = 00:22:82:ff:ff:01 # a",
         '2: text stands without quotes; write mac = "00:22:82:ff:ff:01"',
     ),
+    "quotes of a word processor": (
+        "[gadget.ethusb1]\nmac = \u201c00:22:82:ff:ff:01\u201d # a",
+        '2: has the quotes of a word processor; write mac = "00:22:82:ff:ff:01" # a',
+    ),
+    "quotes of a word processor that are not all": (
+        "[gadget.ethusb1]\nmac = \u201c00:22:82:ff:ff:01",
+        '2: text stands without quotes; write mac = "\u201c00:22:82:ff:ff:01"',
+    ),
+    "truth of another language": (
+        "[gadget.ethusb1]\nisolate = True # as in Python",
+        "2: true and false have small letters; write isolate = true # as in Python",
+    ),
     "open string": (
         '[uplink]\ninterface = "eth0',
         "2: is not TOML: Unterminated string; write key = value (text in double quotes) or [table]",
@@ -1000,6 +1014,24 @@ def test_missing_file_is_refused(tmp_path: Path) -> None:
 
 def test_directory_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path) == f"{tmp_path}: cannot be read: Is a directory; name a file"
+
+
+def test_root_directory_is_refused() -> None:
+    assert refusal(Path("/")) == "/: cannot be read: Is a directory; name a file"
+
+
+def test_file_that_otgd_may_not_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    path = tmp_path / "otgd.toml"
+    assert refusal(path) == (
+        f"{path}: cannot be read: Permission denied; "
+        "make it readable for everybody (chmod a+r), since otgd is not root"
+    )
 
 
 def test_path_below_a_file_is_refused(tmp_path: Path) -> None:

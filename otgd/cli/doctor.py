@@ -82,7 +82,7 @@ def gather(installation: Installation, *, root: Path = ROOT) -> Facts:
         problems=problems,
         desired=config.desired,
         runs=installation.runs,
-        told=_told(installation),
+        as_root=os.geteuid() == 0,
         release=platform.release(),
         usb=readers.read_usb(root),
         kernel_log=readers.read_kernel_log(root),
@@ -95,7 +95,7 @@ def gather(installation: Installation, *, root: Path = ROOT) -> Facts:
         legacy_filter=programs.read_legacy_filter(LEGACY_TABLES),
         chains=programs.read_forward_chains(),
     )
-    return _with_links(facts, root)
+    return _with_links(_with_told(facts, installation), root)
 
 
 def _with_links(facts: Facts, root: Path) -> Facts:
@@ -115,14 +115,18 @@ def _config(installation: Installation) -> tuple[Config, tuple[Problem, ...]]:
         return Config(desired=DesiredState()), err.problems
 
 
-def _told(installation: Installation) -> dict[str, tuple[str, str]] | None:
+def _with_told(facts: Facts, installation: Installation) -> Facts:
+    """Add what the daemon says."""
+    from dataclasses import replace
+
     try:
         state = installation.told_state()
-    except OtgdError:
-        return None
+    except OtgdError as err:
+        return replace(facts, told_fault=str(err))
     if state is None:
-        return None
-    return {gadget["name"]: (gadget["state"], gadget["reason"]) for gadget in state["gadgets"]}
+        return facts
+    told = {gadget["name"]: (gadget["state"], gadget["reason"]) for gadget in state["gadgets"]}
+    return replace(facts, told=told, config_fault=state.get("config_fault") or "")
 
 
 def _probes(present: Iterable[tuple[GadgetSpec, ObservedLink]]) -> Mapping[str, Probe]:

@@ -9,7 +9,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from otgd.adapters.state_file import StateFile
-from otgd.errors import OtgdError
+from otgd.errors import OtgdError, PermanentError
+from otgd.status import VERSION
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,9 +55,22 @@ class Installation:
         A state file without a daemon is what a killed one left, and no longer true.
 
         Raises:
-            PermanentError: the state cannot be read.
+            PermanentError: the state cannot be read, or is of another release.
         """
-        return self.state_file.read() if self.runs else None
+        if not self.runs:
+            return None
+        anew = "sudo systemctl restart otgd writes it anew"
+        try:
+            state = self.state_file.read()
+        except PermanentError as err:
+            raise PermanentError(f"{err}; {anew}") from err
+        if state is not None and state.get("version") != VERSION:
+            version = state.get("version", "none")
+            raise PermanentError(
+                f"read {self.state_file.path}: its version is {version}, not {VERSION}: otgd and"
+                f" otgctl are of different releases; {anew}"
+            )
+        return state
 
 
 class GadgetName(_NameType):

@@ -84,7 +84,11 @@ class Facts:
         config_file: the config's name.
         problems: why the config is refused; then *desired* is empty.
         runs: whether the daemon runs.
+        as_root: whether it was root that looked.
         told: each gadget's state and reason in the daemon's own words; None if it told nothing.
+        told_fault: why the daemon's state cannot be read; empty if it can.
+        config_fault: why the running daemon refused the config at its last reload; empty if it
+            did not.
         release: the kernel's release, ``6.12.25+rpt-rpi-v8``.
         usb: the USB devices that are there.
         kernel_log: the kernel's messages, oldest first; None if they may not be read.
@@ -105,7 +109,10 @@ class Facts:
     problems: tuple[Problem, ...] = ()
     desired: DesiredState = field(default_factory=DesiredState)
     runs: bool = False
+    as_root: bool = False
     told: Mapping[str, tuple[str, str]] | None = None
+    told_fault: str = ""
+    config_fault: str = ""
     release: str = ""
     usb: tuple[UsbDevice, ...] = ()
     kernel_log: tuple[str, ...] | None = None

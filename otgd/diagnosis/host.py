@@ -46,6 +46,8 @@ UNDER_VOLTAGE_NOW = 1 << 0
 UNDER_VOLTAGE_ONCE = 1 << 16
 """Bits of get_throttled (Raspberry Pi documentation, vcgencmd)."""
 
+AS_ROOT = "sudo otgctl doctor"
+
 MARK = f"{FORWARD_MARK:#x}"
 
 
@@ -55,9 +57,17 @@ def check_config(facts: Facts) -> Iterator[Finding]:
         yield fail(
             str(problem),
             why="otgd takes a config whole or not at all",
-            remedy=f"sudoedit {facts.config_file} && otgctl check",
+            remedy=f"sudoedit {problem.file} && otgctl check",
         )
-    if not facts.problems:
+    if facts.problems:
+        return
+    if facts.config_fault:
+        yield fail(
+            f"otgd has refused the config: {facts.config_fault}",
+            why="it goes on with the one before, so nothing that was changed since holds",
+            remedy="sudo systemctl reload otgd; systemctl status otgd",
+        )
+    else:
         gadgets = _count(len(facts.desired.gadgets), "gadget")
         yield fine(f"{facts.config_file} is fine, {gadgets}")
 
@@ -73,6 +83,12 @@ def check_daemon(facts: Facts) -> Iterator[Finding]:
             "otgd does not run",
             why="nobody gives a gadget that is plugged in now its network",
             remedy="sudo systemctl start otgd; systemctl status otgd",
+        )
+    elif facts.told_fault:
+        yield fail(
+            facts.told_fault,
+            why="otgctl status, wait and others cannot tell what otgd knows",
+            remedy="sudo systemctl restart otgd",
         )
     elif facts.told is None:
         yield warn(
@@ -173,7 +189,7 @@ def check_drivers(facts: Facts) -> Iterator[Finding]:
 def check_kernel_log(facts: Facts) -> Iterator[Finding]:
     """Hold that no USB port has failed since something last worked on it."""
     if facts.kernel_log is None:
-        yield skip("the kernel's log may not be read by this user", remedy="sudo otgctl doctor")
+        yield skip("the kernel's log cannot be read", remedy="" if facts.as_root else AS_ROOT)
         return
     errors: Counter[tuple[str, str]] = Counter()
     for message in facts.kernel_log:

@@ -97,6 +97,19 @@ def test_trouble_is_one_line(
     assert len(said.err.strip().splitlines()) == (1 if line else 0)
 
 
+@pytest.mark.parametrize("told", ["{}", '{"version": 2}', '{"version": 1, "gad', "[]"])
+@pytest.mark.parametrize("command", ["status", "metrics", "show ethusb1", "wait ethusb1"])
+def test_state_that_cannot_be_understood_comes_with_a_remedy(
+    otgctl: Tool, command: str, told: str
+) -> None:
+    otgctl.run_daemon(state(gadget()))
+    otgctl.daemon.path.write_text(told)
+    said = otgctl(*command.split())
+    assert (said.code, said.out) == (1, "")
+    assert said.err.startswith(f"otgctl: read {otgctl.daemon.path}: ")
+    assert said.err.endswith("; sudo systemctl restart otgd writes it anew\n")
+
+
 @pytest.mark.parametrize("count", [pytest.param(1, id="little"), pytest.param(500, id="much")])
 def test_reader_that_goes_away_is_no_trouble(otgctl: Tool, count: int) -> None:
     otgctl.run_daemon(state(*(gadget(f"ethusb{n}", reason="x" * 500) for n in range(count))))

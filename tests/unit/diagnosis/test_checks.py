@@ -57,6 +57,8 @@ BROKEN: dict[str, tuple[str, Facts]] = {
     "config": ("config", replace(WELL, problems=(PROBLEM,))),
     "daemon": ("daemon", replace(WELL, runs=False, told=None)),
     "daemon told nothing": ("daemon", replace(WELL, told=None)),
+    "state unreadable": ("daemon", replace(WELL, told=None, told_fault="it is not JSON")),
+    "config refused at reload": ("config", replace(WELL, config_fault="Permission denied")),
     "kernel": ("kernel", replace(WELL, release="5.15.84-v8+")),
     "kernel of no number": ("kernel", replace(WELL, release="unknown")),
     "cdc_subset": ("drivers", with_unknown("cdc_subset", random_mac=True)),
@@ -149,6 +151,19 @@ def test_one_thing_is_wrong(check: str, facts: Facts) -> None:
 def test_every_check_is_broken_here() -> None:
     elsewhere = {"usb", "kernel-log", "plugged", "overlap", "dhcp"}  # below, and in test_readers
     assert {check for check, _ in BROKEN.values()} | elsewhere == {*BEFORE, *GADGET, *AFTER}
+
+
+def test_remedy_names_the_file_that_is_wrong() -> None:
+    problem = replace(PROBLEM, file="/etc/otgd/otgd.toml.d/mine.toml")
+    found = trouble(replace(WELL, problems=(problem,)))
+    assert found["config"].remedy.startswith("sudoedit /etc/otgd/otgd.toml.d/mine.toml ")
+
+
+@pytest.mark.parametrize(("as_root", "remedy"), [(True, ""), (False, "sudo otgctl doctor")])
+def test_root_is_not_told_to_become_root(as_root: bool, remedy: str) -> None:  # noqa: FBT001
+    facts = replace(WELL, kernel_log=None, as_root=as_root)
+    found = {finding.check: finding for finding in examine(facts)}
+    assert (found["kernel-log"].mark, found["kernel-log"].remedy) == (Mark.SKIP, remedy)
 
 
 def test_unplugged_gadget_is_no_trouble_unless_it_is_named() -> None:

@@ -110,7 +110,7 @@ uninstall_otgd() {
     xargs --no-run-if-empty -d '\n' -a "$manifest" rm -f --
     rmdir --ignore-fail-on-non-empty /usr/local/lib/otgd \
         /usr/local/lib/systemd/system/dhcpcd.service.d
-    rm -rf -- "$opt"
+    rm -rf -- "$opt" /var/lib/otgd # the names that udev knew; made from the config
     journalctl --update-catalog
     systemctl daemon-reload
     sh "$here/debian/otgd.postrm" remove

@@ -66,6 +66,8 @@ def test_uninstall_releases_the_network_and_keeps_the_config(host: Host) -> None
     run_installer(host.system, "--uninstall")
     assert host.addresses("ethusb1") == []
     assert "10.0.11" not in host.firewall()
+    left = everything_named_otgd(host.system)
+    assert {path for path in left if not path.startswith("/etc/otgd")} == set()
     assert (host.system.root / CONFIG.lstrip("/")).exists()
 
 

@@ -27,6 +27,9 @@ place() { # SOURCE DIRECTORY: install a file of the .deb, under /usr/local where
     local target
     case $2 in
         usr/lib/systemd/catalog) target=/$2/$(basename -- "$1") ;;
+        usr/share/zsh/vendor-completions) # zsh looks for vendors' below /usr only
+            target=/usr/local/share/zsh/site-functions/$(basename -- "$1")
+            ;;
         usr/*) target=/usr/local/${2#usr/}/$(basename -- "$1") ;;
         *) fail "no place for $1 in /$2" ;;
     esac

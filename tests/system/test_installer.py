@@ -71,6 +71,13 @@ def test_uninstall_releases_the_network_and_keeps_the_config(host: Host) -> None
     assert (host.system.root / CONFIG.lstrip("/")).exists()
 
 
+def test_shells_find_the_completions(host: Host) -> None:
+    """Hold that they lie where Debian's zsh and bash-completion look below /usr/local."""
+    for place in ("zsh/site-functions/_otgctl", "bash-completion/completions/otgctl"):
+        installed = host.system.root / "usr/local/share" / place
+        assert "otgctl" in installed.read_text()
+
+
 def test_purge_leaves_nothing(host: Host) -> None:
     host.plug(1)
     host.await_online(1)

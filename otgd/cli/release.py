@@ -15,7 +15,7 @@ import click
 
 from otgd.cli.installation import GadgetName
 from otgd.describe import describe
-from otgd.errors import OtgdError
+from otgd.errors import ConfigError, OtgdError, PermanentError
 from otgd.model import (
     Backend,
     ClosePassage,
@@ -44,7 +44,8 @@ def release(installation: Installation, *, name: str | None) -> int:
 
     Removes the addresses and routes that carry otgd's mark and otgd's firewall rules, in iptables
     and in nftables. Links keep their names; forwarding stays on; what otgd did not make is not
-    touched. otgd must be stopped, or it would bring all of it back at once.
+    touched. otgd must be stopped, or it would bring all of it back at once. A NAME that neither the
+    config nor the kernel knows is wrong usage.
 
     \b
     Examples:
@@ -59,11 +60,33 @@ def release(installation: Installation, *, name: str | None) -> int:
 
     with closing(NetlinkLinks()) as links:
         outcome = _release(name, links, _firewalls())
-    if name is None:
-        _shut_passage(outcome)
+        if name is None:
+            _shut_passage(outcome)
+        elif outcome.clean:
+            _hold_that_it_exists(name, installation, links)
     if outcome.clean:
         print(f"Nothing of otgd's is there{f' for {name}' if name else ''}.")
     return 1 if outcome.failed else 0
+
+
+def _hold_that_it_exists(name: str, installation: Installation, links: LinkPort) -> None:
+    """Tell a gadget with nothing to undo from a name that nobody knows.
+
+    Raises:
+        UsageError: neither the config nor a link has the name.
+        PermanentError: no link has it, and the config cannot be asked.
+    """
+    if any(link.ifname == name for link in links.observe_links()):
+        return
+    try:
+        known = [spec.name for spec in installation.config().desired.gadgets]
+    except ConfigError as err:
+        raise PermanentError(
+            f"nothing of otgd's is there for {name}, and no link is called so; whether the config"
+            f" knows it cannot be told: {err.problems[0]}"
+        ) from err
+    if name not in known:
+        raise click.UsageError(f"there is no gadget {name}; there are {', '.join(known) or 'none'}")
 
 
 @dataclass(slots=True)

@@ -191,7 +191,25 @@ def test_release_of_one_gadget_leaves_the_others(
     assert (lab.masquerades(1), lab.masquerades(2)) == (1, 0)
     assert states(otgctl) == {"ethusb1": "configured", "ethusb2": "failed"}
     assert lab.online(1)
-    assert otgctl("release", "nobody").lines == ["Nothing of otgd's is there for nobody."]
+    again = otgctl("release", "ethusb2")
+    assert (again.code, again.lines) == (0, ["Nothing of otgd's is there for ethusb2."])
+
+
+def test_release_of_a_name_that_nobody_knows_is_wrong_usage(
+    lab: Lab, launch: Launcher, otgctl: Otgctl
+) -> None:
+    daemon = launch(count=1)
+    daemon.terminate()
+    typo = otgctl("release", "ethusb7")
+    assert (typo.code, typo.out) == (2, "")
+    assert typo.err.endswith("Error: there is no gadget ethusb7; there are ethusb1\n")
+    daemon.config_file.unlink()
+    untold = otgctl("release", "ethusb7")
+    assert (untold.code, untold.out) == (1, "")
+    assert "no link is called so" in untold.err
+    lab.host.run("ip", "link", "add", "ethusb7", "type", "bridge")  # the config had it once
+    known = otgctl("release", "ethusb7")
+    assert (known.code, known.lines) == (0, ["Nothing of otgd's is there for ethusb7."])
 
 
 def test_release_takes_its_rule_out_of_forward(lab: Lab, launch: Launcher, otgctl: Otgctl) -> None:

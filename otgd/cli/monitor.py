@@ -74,25 +74,36 @@ def _watch(installation: Installation) -> Iterator[tuple[datetime, Change]]:
             journal.seek_tail()
             journal.get_previous()
             descriptors.append(journal)
-        known = installation.told_state()
-        yield datetime.now(tz=UTC), _service(known)
+        known, silent = _look(installation)
+        yield datetime.now(tz=UTC), _service(known, silent=silent)
         while True:
             select.select(descriptors, [], [], LOOK_S)
             watch.drain()
-            state = installation.told_state()
-            for change in changes(known, state):
+            state, is_silent = _look(installation)
+            for change in changes(known, state, was_silent=silent, is_silent=is_silent):
                 yield datetime.now(tz=UTC), change
-            known = state
+            known, silent = state, is_silent
             for entry in new_entries(journal) if journal is not None else ():
                 change = {"event": "journal", "gadget": entry.gadget or None, "text": entry.message}
                 yield entry.time, change
 
 
-def changes(old: State | None, new: State | None) -> Iterator[Change]:
-    """Yield what is other in *new* than in *old*; None is a daemon that does not run."""
+def _look(installation: Installation) -> tuple[State | None, bool]:
+    """Return what the daemon tells, and whether it runs but tells nothing."""
+    state = installation.told_state()
+    return state, state is None and installation.runs
+
+
+def changes(
+    old: State | None, new: State | None, *, was_silent: bool = False, is_silent: bool = False
+) -> Iterator[Change]:
+    """Yield what is other in *new* than in *old*.
+
+    None is a daemon that does not run, or one that runs and is silent.
+    """
     before = old or {"gadgets": [], "unknown": [], "uplink": None, "pid": None}
-    if (new or {}).get("pid") != before["pid"]:
-        yield _service(new)
+    if ((new or {}).get("pid"), is_silent) != (before["pid"], was_silent):
+        yield _service(new, silent=is_silent)
     if new is None:
         return
     if new["uplink"] != before["uplink"]:
@@ -102,9 +113,10 @@ def changes(old: State | None, new: State | None) -> Iterator[Change]:
     yield from _unknown_changes(before, new)
 
 
-def _service(state: State | None) -> Change:
+def _service(state: State | None, *, silent: bool) -> Change:
     if state is None:
-        return {"event": "service", "running": False, "pid": None, "text": "otgd does not run"}
+        text = "otgd runs, but has told no state yet" if silent else "otgd does not run"
+        return {"event": "service", "running": silent, "pid": None, "text": text}
     text = f"otgd {state['otgd_version']} runs (pid {state['pid']})"
     return {"event": "service", "running": True, "pid": state["pid"], "text": text}
 

@@ -25,6 +25,7 @@ LINK = {
     "reason": "no entry of the config has its MAC",
 }
 RUNS = "otgd 0.1.0 runs (pid 4711)"
+SILENT = "otgd runs, but has told no state yet"
 CONFIGURED = "10.0.11.1/24, port 1-1.2"
 
 
@@ -99,6 +100,39 @@ def test_what_is_new_is_told(
     old: dict[str, Any] | None, new: dict[str, Any] | None, told: list[str]
 ) -> None:
     assert [change["text"] for change in changes(old, new)] == told
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "was_silent", "is_silent", "told"),
+    [
+        pytest.param(None, None, False, True, [SILENT], id="starts, tells nothing yet"),
+        pytest.param(None, None, True, True, [], id="goes on in silence"),
+        pytest.param(None, state(uplink=None), True, False, [RUNS], id="tells its state"),
+        pytest.param(state(), None, False, True, [SILENT], id="its state is deleted"),
+        pytest.param(None, None, True, False, ["otgd does not run"], id="stops in silence"),
+    ],
+)
+def test_silent_daemon_is_not_told_as_stopped(
+    old: dict[str, Any] | None,
+    new: dict[str, Any] | None,
+    *,
+    was_silent: bool,
+    is_silent: bool,
+    told: list[str],
+) -> None:
+    news = changes(old, new, was_silent=was_silent, is_silent=is_silent)
+    assert [change["text"] for change in news] == told
+
+
+def test_daemon_without_a_state_is_told_to_run(otgctl: Tool) -> None:
+    assert otgctl.daemon.lock()  # and writes nothing
+    place = ("--runtime-dir", str(otgctl.daemon.directory))
+    command = (sys.executable, "-m", "otgd.cli", *place, "monitor", "--json")
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        first = json.loads(process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+    assert (first["running"], first["pid"], first["text"]) == (True, None, SILENT)
 
 
 def test_changes_are_printed_as_they_happen(otgctl: Tool) -> None:

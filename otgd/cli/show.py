@@ -50,7 +50,8 @@ def show(installation: Installation, *, name: str, as_json: bool) -> int:
     for key, value in lines:
         print(f"{key + ':':{width}}  {value}")
     for event in document["events"]:
-        print(f"  {event['time']}  {event['message']}")
+        time = datetime.fromisoformat(event["time"]).astimezone()
+        print(f"  {time:%b %d %H:%M:%S}  {event['message']}")
     return 0
 
 
@@ -70,7 +71,10 @@ def _document(installation: Installation, name: str) -> dict[str, Any]:
         "config": _config(spec) if spec else None,
         "counters": asdict(counters) if counters else None,
         "events": [
-            {"time": entry.time.isoformat(timespec="seconds"), "message": entry.message}
+            {
+                "time": entry.time.astimezone(UTC).isoformat(timespec="seconds"),
+                "message": entry.message,
+            }
             for entry in last_entries(name, EVENTS)
         ],
     }

@@ -8,6 +8,7 @@ import shutil
 import sys
 import threading
 from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -169,6 +170,20 @@ def test_show_tells_what_the_journal_has_of_the_gadget(
 
     until(lambda: messages() == ["first", "second"], what=messages)
     assert otgctl("show", "ethusb1").lines[-1].endswith("  second")
+
+
+def test_show_prints_local_time_and_utc_for_programs(
+    launch: Launcher, otgctl: Otgctl, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch(count=1)
+    journal.write(Kind.GADGET_CONFIGURED, "ethusb1", "first")
+    until(lambda: otgctl("show", "ethusb1", "--json").document["events"])
+    monkeypatch.setenv("TZ", "<+0545>-5:45")
+    (event,) = otgctl("show", "ethusb1", "--json").document["events"]
+    time = datetime.fromisoformat(event["time"])
+    assert time.utcoffset() == timedelta()
+    there = time.astimezone(timezone(timedelta(hours=5, minutes=45)))
+    assert otgctl("show", "ethusb1").lines[-1] == f"  {there:%b %d %H:%M:%S}  first"
 
 
 def test_monitor_tells_what_only_the_journal_knows(

@@ -32,10 +32,11 @@ COLUMNS = (
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @click.pass_obj
 def check(installation: Installation, *, file: Path | None) -> int:
-    r"""Check a config FILE (default: the one of --config) with its drop-ins, FILE.d/*.toml.
+    r"""Check a config, with its drop-ins, and say what it means.
 
-    Prints every problem with file, line and what to write instead, and exits with 78; or the
-    gadgets that the file means. Neither needs root nor looks at the kernel.
+    FILE is the config, FILE.d/*.toml its drop-ins; the default is the one of --config. Prints every
+    problem with file, line and what to write instead, and exits with 78; or the gadgets that the
+    file means. Neither needs root nor looks at the kernel.
 
     \b
     Examples:

@@ -185,7 +185,7 @@ def preflight(
     return EX_FAILED if trouble else 0
 
 
-@swarm.command()
+@swarm.command(short_help="List nodes and gadgets together: which cable is which node.")
 @_json
 @click.pass_obj
 def ls(installation: Installation, *, as_json: bool) -> int:
@@ -309,7 +309,7 @@ def _start_following() -> None:
         raise PermanentError(f"{' '.join(command)}: {done.stderr.strip()}")
 
 
-@swarm.command()
+@swarm.command(short_help="Tell each node's changes, and join gadgets that come later.")
 @click.pass_obj
 def follow(installation: Installation) -> int:
     r"""Tell each node's changes as they happen; with auto_join, join gadgets that come later.
@@ -390,7 +390,7 @@ def rm(installation: Installation, *, names: tuple[str, ...]) -> int:
     return 0
 
 
-@swarm.command()
+@swarm.command(short_help="Send an image from this host to gadgets, without a registry.")
 @click.argument("image")
 @_names
 @click.option("--force", is_flag=True, help="Send it although it is for another architecture.")
@@ -429,7 +429,7 @@ def push(
     return EX_FAILED if bad else 0
 
 
-@swarm.command()
+@swarm.command(short_help="Try a small service on every node, and put load on it.")
 @click.option(
     "--port",
     "published",

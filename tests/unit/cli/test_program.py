@@ -35,6 +35,17 @@ def test_help_lists_every_command_with_examples(otgctl: Tool) -> None:
         assert f"\n  {name} " in said.out
 
 
+@pytest.mark.parametrize("group", [(), ("swarm",)], ids=["otgctl", "swarm"])
+def test_list_of_commands_breaks_no_sentence_off(
+    otgctl: Tool, monkeypatch: pytest.MonkeyPatch, group: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    said = otgctl(*group, "--help")
+    assert said.code == 0
+    for line in said.out.rpartition("Options:")[2].splitlines():
+        assert not line.endswith("..."), line
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_explains_itself_with_an_example(otgctl: Tool, name: str) -> None:
     said = otgctl(name, "--help")

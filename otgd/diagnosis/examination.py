@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from otgd.diagnosis import gadget, host
 from otgd.diagnosis.facts import link_of
+from otgd.diagnosis.findings import skip
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -37,6 +38,9 @@ GADGET: Mapping[str, Callable[[Facts, gadget.Patient], Iterator[Finding]]] = {
     "dhcp": gadget.check_dhcp,
     "otgd": gadget.check_word,
 }
+FOLLOWS_OVERLAP = frozenset({"name", "address", "carrier", "arp", "ping", "otgd"})
+"""What is amiss by design where otgd leaves a link alone because its subnet is another's."""
+
 AFTER: Mapping[str, Callable[[Facts], Iterator[Finding]]] = {
     "forwarding": host.check_forwarding,
     "firewall": host.check_firewall,
@@ -52,8 +56,17 @@ def examine(facts: Facts, name: str = "") -> Iterator[Finding]:
     for spec in facts.desired.gadgets:
         if name in ("", spec.name):
             patient = gadget.Patient(spec=spec, link=link_of(spec, facts), named=bool(name))
-            for check, examine_gadget in GADGET.items():
-                for finding in examine_gadget(facts, patient):
-                    yield replace(finding, check=check, gadget=spec.name)
+            yield from _examine_gadget(facts, patient)
     for check, look in AFTER.items():
         yield from (replace(finding, check=check) for finding in look(facts))
+
+
+def _examine_gadget(facts: Facts, patient: gadget.Patient) -> Iterator[Finding]:
+    """Yield what the gadget's checks say, but not the troubles that only follow from another."""
+    overlaps = False
+    for check, look in GADGET.items():
+        for finding in look(facts, patient):
+            follows = overlaps and finding.is_trouble and check in FOLLOWS_OVERLAP
+            told = skip("not looked at, because its subnet overlaps") if follows else finding
+            yield replace(told, check=check, gadget=patient.spec.name)
+            overlaps = overlaps or (check == "overlap" and finding.is_trouble)

@@ -372,6 +372,7 @@ def test_overlapping_network(lab: Lab, daemon: Daemon, otgctl: Otgctl) -> None:
     lab.host.run("ip", "address", "add", "10.0.11.200/25", "dev", "eth0")
     daemon.wait_for("ethusb1", "blocked")
     found = trouble(otgctl)
+    assert list(found) == ["overlap"]
     assert "10.0.11.128/25 of eth0" in found["overlap"]["what"]
 
 

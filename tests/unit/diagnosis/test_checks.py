@@ -191,6 +191,21 @@ def test_subnet_of_another_network(address: str) -> None:
     assert found["overlap"].what.endswith("of eth0")
 
 
+def test_what_follows_from_an_overlap_is_not_told_as_trouble() -> None:
+    blocked = replace(LINK, ifname="usb0", up=False, addresses=())
+    lan = replace(UPLINK, addresses=(replace(LINK.addresses[0], owned=False),))
+    facts = replace(
+        WELL,
+        observed=replace(OBSERVED, links=(lan, blocked)),
+        told={SPEC.name: ("blocked", "subnet 10.0.11.0/24 overlaps 10.0.11.0/24 of eth0")},
+        probes={SPEC.name: Probe(dhcp_server="10.12.194.1")},
+    )
+    assert set(trouble(facts)) == {"overlap", "dhcp"}  # another trouble is told all the same
+    skipped = {f.check: f.what for f in examine(facts) if f.mark is Mark.SKIP}
+    assert set(skipped) == {"name", "address", "carrier", "arp", "otgd"}
+    assert set(skipped.values()) == {"not looked at, because its subnet overlaps"}
+
+
 @pytest.mark.parametrize(
     ("destination", "overlaps"), [("10.0.0.0/8", True), ("0.0.0.0/1", False)], ids=["VPN", "half"]
 )

@@ -26,6 +26,12 @@ _UNQUOTED = re.compile(r"""(?P<key>[^=]+?)\s*=\s*(?P<value>[^\s"'\[{#][^"#=]{0,8
 _DOUBLED = re.compile(
     r"Cannot (declare .* twice|overwrite a value)|Duplicate inline table key '(?P<key>.*)'"
 )
+_OPEN_QUOTE = re.compile(
+    r"""(?:Illegal|Found invalid) character '\\n'|Unterminated string|Expected "(?P<mark>'+)\""""
+)
+_HALF_QUOTED = re.compile(
+    r"""(?P<key>[^=]+?)\s*=\s*(?P<quote>["'])(?P<value>[^"'#]*?)["']?\s*(?:#.*)?"""
+)
 _STRAIGHT = str.maketrans("\u201c\u201d\u201e\u201f\u00ab\u00bb\u2018\u2019", '"' * 6 + "'" * 2)
 _TRUTH = re.compile(r"=\s*(true|false)\b", re.IGNORECASE)
 _READING = (
@@ -177,12 +183,17 @@ def _syntax_error(text: str, message: str, *, file: str) -> ConfigError:
     position = _POSITION.search(message)
     number = int(position["line"]) if position and position["line"] else len(lines)
     message = _POSITION.sub("", message)
+    opened = _locate_open_quote(text, message, number)
+    number = opened or number
     statement = lines[number - 1].strip()
     if doubled := _DOUBLED.fullmatch(message):
         name = doubled["key"] or statement.partition("=")[0].strip()
         cause, remedy = f"{name} is there twice", "remove one of them, or give it another name"
     elif straight := _with_straight_quotes(statement):
         cause, remedy = "has the quotes of a word processor", f"write {straight}"
+    elif opened:
+        cause = "a quote is not closed"
+        remedy = f"write {_with_closed_quote(statement) or 'text in one line between two quotes'}"
     elif plain := _in_small_letters(statement):
         cause, remedy = "true and false have small letters", f"write {plain}"
     elif quoted := _with_quotes(statement):
@@ -193,6 +204,30 @@ def _syntax_error(text: str, message: str, *, file: str) -> ConfigError:
             "write key = value (text in double quotes) or [table]",
         )
     return _refused(file, line=number, cause=cause, remedy=remedy)
+
+
+def _locate_open_quote(text: str, message: str, number: int) -> int | None:
+    """Return the line of the quote that is not closed; None if that is not what *message* means.
+
+    *number* is the line that tomllib names, or the last one.
+    """
+    found = _OPEN_QUOTE.fullmatch(message)
+    if found is None:
+        return None
+    # Of a text that runs to the end of the file tomllib does not tell where it began.
+    mark = found["mark"]
+    if message.startswith("Unterminated") and '"' not in text.rpartition("\n")[2]:
+        mark = '"""'
+    return text.count("\n", 0, text.rindex(mark)) + 1 if mark else number
+
+
+def _with_closed_quote(statement: str) -> str | None:
+    """Return *statement* with its value in two quotes, if that is what it lacks."""
+    match = _HALF_QUOTED.fullmatch(statement)
+    if match is None:
+        return None
+    closed = f"{match['key']} = {match['quote']}{match['value']}{match['quote']}"
+    return closed if _is_toml(closed) else None
 
 
 def _with_quotes(statement: str) -> str | None:

@@ -727,9 +727,37 @@ TABLE_REFUSALS = {
         "[gadget.ethusb1]\nisolate = True # as in Python",
         "2: true and false have small letters; write isolate = true # as in Python",
     ),
-    "open string": (
+    "quote not closed at the end of the file": (
         '[uplink]\ninterface = "eth0',
-        "2: is not TOML: Unterminated string; write key = value (text in double quotes) or [table]",
+        '2: a quote is not closed; write interface = "eth0"',
+    ),
+    "quote not closed": (
+        '[uplink]\ninterface = "eth0 # the LAN\n[firewall]\nbackend = "auto"\n',
+        '2: a quote is not closed; write interface = "eth0"',
+    ),
+    "quote closed by another": (
+        "[uplink]\ninterface = \"eth0'\n[firewall]\n",
+        '2: a quote is not closed; write interface = "eth0"',
+    ),
+    "single quote not closed": (
+        '[uplink]\ninterface = \'eth0\n\n[firewall]\nbackend = "auto"\n',
+        "2: a quote is not closed; write interface = 'eth0'",
+    ),
+    "single quote not closed before another": (
+        "[uplink]\ninterface = 'eth0\n\n[firewall]\nbackend = 'auto'\n",
+        "2: a quote is not closed; write interface = 'eth0'",
+    ),
+    "quote not closed in a list": (
+        '[uplink]\ninterface = ["eth0", "eth1]\n',
+        "2: a quote is not closed; write text in one line between two quotes",
+    ),
+    "quote not closed behind a key with an equals sign": (
+        '[uplink]\n"a=" = "\n',
+        "2: a quote is not closed; write text in one line between two quotes",
+    ),
+    "three quotes not closed": (
+        '[uplink]\ninterface = """eth0\n[firewall]\n',
+        "2: a quote is not closed; write text in one line between two quotes",
     ),
     "line without equals sign": (
         "\n\nnonsense\n",

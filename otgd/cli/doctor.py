@@ -95,7 +95,7 @@ def gather(installation: Installation, *, root: Path = ROOT) -> Facts:
         legacy_filter=programs.read_legacy_filter(LEGACY_TABLES),
         chains=programs.read_forward_chains(),
     )
-    return _with_links(_with_told(facts, installation), root)
+    return _with_links(_with_told(facts, installation, root), root)
 
 
 def _with_links(facts: Facts, root: Path) -> Facts:
@@ -115,9 +115,11 @@ def _config(installation: Installation) -> tuple[Config, tuple[Problem, ...]]:
         return Config(desired=DesiredState()), err.problems
 
 
-def _with_told(facts: Facts, installation: Installation) -> Facts:
-    """Add what the daemon says."""
+def _with_told(facts: Facts, installation: Installation, root: Path) -> Facts:
+    """Add what the daemon says, and whether it can say anything new."""
     from dataclasses import replace
+
+    from otgd.diagnosis.readers import is_halted
 
     try:
         state = installation.told_state()
@@ -126,7 +128,12 @@ def _with_told(facts: Facts, installation: Installation) -> Facts:
     if state is None:
         return facts
     told = {gadget["name"]: (gadget["state"], gadget["reason"]) for gadget in state["gadgets"]}
-    return replace(facts, told=told, config_fault=state.get("config_fault") or "")
+    return replace(
+        facts,
+        told=told,
+        halted=state["pid"] if is_halted(root, state["pid"]) else None,
+        config_fault=state.get("config_fault") or "",
+    )
 
 
 def _probes(present: Iterable[tuple[GadgetSpec, ObservedLink]]) -> Mapping[str, Probe]:

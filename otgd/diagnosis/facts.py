@@ -84,6 +84,7 @@ class Facts:
         config_file: the config's name.
         problems: why the config is refused; then *desired* is empty.
         runs: whether the daemon runs.
+        halted: the daemon's pid, if a signal has stopped it; else None.
         as_root: whether it was root that looked.
         told: each gadget's state and reason in the daemon's own words; None if it told nothing.
         told_fault: why the daemon's state cannot be read; empty if it can.
@@ -109,6 +110,7 @@ class Facts:
     problems: tuple[Problem, ...] = ()
     desired: DesiredState = field(default_factory=DesiredState)
     runs: bool = False
+    halted: int | None = None
     as_root: bool = False
     told: Mapping[str, tuple[str, str]] | None = None
     told_fault: str = ""

@@ -77,7 +77,7 @@ def _count(number: int, what: str) -> str:
 
 
 def check_daemon(facts: Facts) -> Iterator[Finding]:
-    """Hold that the daemon runs and has finished a pass."""
+    """Hold that the daemon runs, is not stopped by a signal, and has finished a pass."""
     if not facts.runs:
         yield fail(
             "otgd does not run",
@@ -89,6 +89,12 @@ def check_daemon(facts: Facts) -> Iterator[Finding]:
             facts.told_fault,
             why="otgctl status, wait and others cannot tell what otgd knows",
             remedy="sudo systemctl restart otgd",
+        )
+    elif facts.halted:
+        yield fail(
+            f"otgd is stopped by a signal (pid {facts.halted})",
+            why="it sees no gadget come or go, and what it tells is no longer true",
+            remedy=f"sudo kill -CONT {facts.halted}",
         )
     elif facts.told is None:
         yield warn(

@@ -174,6 +174,12 @@ def _patterns(text: str, keyword: str) -> list[str]:
     ]
 
 
+def is_halted(root: Path, pid: int) -> bool:
+    """Tell whether a signal (SIGSTOP, SIGTSTP) has stopped the process; proc_pid_stat(5)."""
+    _, _, rest = _text(root / "proc" / str(pid) / "stat").rpartition(")")  # a name may have any
+    return rest.split()[:1] == ["T"]
+
+
 def _runs(root: Path, program: str) -> bool:
     """Tell whether a program runs; the kernel cuts its name off (TASK_COMM_LEN)."""
     names = (_text(entry / "comm") for entry in _entries(root / "proc") if entry.name.isdigit())

@@ -107,6 +107,14 @@ def test_stopped_daemon(lab: Lab, daemon: Daemon, otgctl: Otgctl) -> None:
     assert list(trouble(otgctl)) == ["daemon"]
 
 
+def test_daemon_that_a_signal_stopped(daemon: Daemon, otgctl: Otgctl) -> None:
+    with daemon.paused():
+        found = trouble(otgctl)
+    assert list(found) == ["daemon"]
+    assert found["daemon"]["remedy"] == f"sudo kill -CONT {daemon.pid}"
+    assert trouble(otgctl) == {}
+
+
 def test_refused_config_is_a_finding_among_others(daemon: Daemon, otgctl: Otgctl) -> None:
     daemon.config_file.write_text("[uplink]\ninterfce = 'eth0'\n")
     found = trouble(otgctl)
@@ -135,7 +143,7 @@ def test_wrong_name(lab: Lab, daemon: Daemon, otgctl: Otgctl) -> None:
     with daemon.paused():
         lab.host.run("ip", "link", "set", "ethusb1", "name", "lan7")
         found = trouble(otgctl)
-    assert list(found) == ["name"]
+    assert list(found) == ["daemon", "name"]
     assert "nobody has renamed it" in found["name"]["why"]
 
 
@@ -161,14 +169,14 @@ def test_missing_address(lab: Lab, daemon: Daemon, otgctl: Otgctl) -> None:
     with daemon.paused():
         lab.host.run("ip", "address", "flush", "dev", "ethusb1")
         found = trouble(otgctl)
-    assert list(found) == ["address"]
+    assert list(found) == ["daemon", "address"]
 
 
 def test_link_that_is_down(lab: Lab, daemon: Daemon, otgctl: Otgctl) -> None:
     with daemon.paused():
         lab.host.run("ip", "link", "set", "ethusb1", "down")
         found = trouble(otgctl)
-    assert list(found) == ["carrier"]
+    assert list(found) == ["daemon", "carrier"]
     assert found["carrier"]["what"] == "ethusb1 is down"
 
 
@@ -252,9 +260,9 @@ def test_forwarding_switched_off(lab: Lab, daemon: Daemon, otgctl: Otgctl) -> No
     with daemon.paused():
         lab.host.run_inside("sysctl", "-q", "-w", "net.ipv4.ip_forward=0")
         found = trouble(otgctl)
-        assert list(found) == ["forwarding"]
+        assert list(found) == ["daemon", "forwarding"]
         lab.host.run_inside("sh", "-c", found["forwarding"]["remedy"].replace("sudo ", "") + "||:")
-        assert trouble(otgctl) == {}
+        assert list(trouble(otgctl)) == ["daemon"]
         assert lab.online(1)
 
 
@@ -265,7 +273,7 @@ def test_flushed_rules(lab: Lab, daemon: Daemon, otgctl: Otgctl, backend: str) -
         else:
             lab.host.run_inside("iptables-legacy", "-t", "nat", "-F")
         found = trouble(otgctl)
-    assert list(found) == ["rules"]
+    assert list(found) == ["daemon", "rules"]
     assert "add masquerade of 10.0.11.0/24 through eth0" in found["rules"]["what"]
     daemon.reload()  # legacy tables tell nobody of a change
     assert trouble(otgctl) == {}
@@ -275,12 +283,12 @@ def test_forward_policy_drop_without_passage(lab: Lab, daemon: Daemon, otgctl: O
     with daemon.paused():
         lab.host.run_inside("iptables", "-P", "FORWARD", "DROP")
         found = trouble(otgctl)
-        assert list(found) == ["firewall"]
+        assert list(found) == ["daemon", "firewall"]
         assert not ping(lab.guest(1), FAR_SIDE, timeout_s=0.2)
         _, _, command = found["firewall"]["remedy"].partition(", or: sudo ")
         lab.host.run_inside("sh", "-c", command)
         assert lab.online(1)
-        assert trouble(otgctl) == {}
+        assert list(trouble(otgctl)) == ["daemon"]
 
 
 @pytest.mark.usefixtures("daemon")

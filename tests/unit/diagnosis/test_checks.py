@@ -58,6 +58,7 @@ BROKEN: dict[str, tuple[str, Facts]] = {
     "daemon": ("daemon", replace(WELL, runs=False, told=None)),
     "daemon told nothing": ("daemon", replace(WELL, told=None)),
     "state unreadable": ("daemon", replace(WELL, told=None, told_fault="it is not JSON")),
+    "stopped by a signal": ("daemon", replace(WELL, halted=4711)),
     "config refused at reload": ("config", replace(WELL, config_fault="Permission denied")),
     "kernel": ("kernel", replace(WELL, release="5.15.84-v8+")),
     "kernel of no number": ("kernel", replace(WELL, release="unknown")),

@@ -265,3 +265,20 @@ def test_legacy_table_is_not_loaded_by_looking(tmp_path: Path, tables: str, *, a
     said = programs.read_legacy_filter(tmp_path / "tables", path=path)
     assert said == ("*filter\n" if asked else "")
     assert programs.read_legacy_filter(tmp_path / "nowhere", path=path) == ""
+
+
+# --- the daemon ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stat", "halted"),
+    [
+        pytest.param("4711 (otgd) T 1 4711", True, id="stopped"),
+        pytest.param("4711 (otgd) S 1 4711", False, id="sleeps"),
+        pytest.param("4711 (odd) T (x) S 1 4711", False, id="odd name"),
+        pytest.param("", False, id="gone"),
+    ],
+)
+def test_process_that_a_signal_stopped(host: HostTree, stat: str, *, halted: bool) -> None:
+    host.write("proc/4711/stat", stat + "\n")
+    assert readers.is_halted(host.root, 4711) is halted

@@ -75,7 +75,7 @@ def is_told(daemon: Daemon, *parts: str) -> Callable[[], bool]:
 
 def assert_quiet(daemon: Daemon) -> None:
     """Hold that a fault that lasts is not told again and again."""
-    until(lambda: "ethusb1" in daemon.stderr())
+    until(lambda: "ethusb1" in daemon.stderr() and "otgd: ready" in daemon.stderr())
     told = daemon.stderr()
     looks = daemon.wakeups()
     until(lambda: daemon.wakeups() >= looks + 4)  # resyncs and retries

@@ -11,7 +11,7 @@ import errno
 import importlib
 import os
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from otgd.errors import PermanentError, TransientError
@@ -54,40 +54,47 @@ class NftablesFirewall:
         return self._look().rules
 
     def apply(self, *, remove: Collection[Rule], add: Collection[Rule]) -> None:
-        """Make the change in one transaction of nf_tables, whatever it is made of."""
+        """Make the change in one transaction of nf_tables, the making of a table in two."""
         self._transact(lambda known: self._prepare(known, remove=remove, add=add))
 
     def clear(self) -> None:
         """Delete our tables."""
         nothing: frozenset[Rule] = frozenset()
-        self._transact(
-            lambda known: (
-                transition(self._held(), {}),
-                _Known.of(known.generation + 1, nothing, framed=False),
-            )
-        )
+        self._transact(lambda _: (transition(self._held(), {}), _Known.of(nothing, framed=False)))
 
-    def _transact(self, prepare: Callable[[_Known], tuple[str, _Known | None]]) -> None:
+    def _transact(self, prepare: Callable[[_Known], tuple[list[str], _Known | None]]) -> None:
         """Run the commands that *prepare* makes of what is known; again if that was too old."""
         for _ in range(_ATTEMPTS):
             known = self._look()
-            commands, after = prepare(known)
-            if not commands:
+            transactions, after = prepare(known)
+            if not transactions:
                 return
-            error = self._run(commands)[1]
-            # One more transaction than we knew of is ours; if there are others, look again.
-            alone = not error and self._generation() == known.generation + 1
-            self._known = after if alone else None
+            error = self._run_all(transactions)
             if not error:
+                # So many transactions more are ours; if there are others, look again.
+                generation = known.generation + len(transactions)
+                alone = self._generation() == generation
+                self._known = replace(after, generation=generation) if after and alone else None
                 return
+            self._known = None
             if not _is(error, *_GONE, *_BUSY):
                 raise _translated("change nftables", error)
         raise TransientError(f"change nftables: {_brief(error)}")
 
+    def _run_all(self, transactions: list[str]) -> str:
+        """Run one after the other; return the error of one that failed, with nothing changed."""
+        for number, commands in enumerate(transactions):
+            error = self._run(commands)[1]
+            if error:
+                if number:  # half of a table is there
+                    self._run(f"delete table inet {TABLE}")
+                return error
+        return ""
+
     def _prepare(
         self, known: _Known, *, remove: Collection[Rule], add: Collection[Rule]
-    ) -> tuple[str, _Known | None]:
-        """Return the commands, and what will be known after them if it is known already."""
+    ) -> tuple[list[str], _Known | None]:
+        """Return transactions, and what will be known after them if it is known already."""
         if known.has_strays:
             held = self._held()
             laid_out = lay_out(changed(read_back(held), remove=remove, add=add))
@@ -103,14 +110,15 @@ class NftablesFirewall:
         rules = changed(known.rules, remove=remove, add=add)
         held = lay_out(known.rules, framed=known.framed)
         laid_out = lay_out(rules, framed=known.framed)
-        after = _Known.of(known.generation + 1, rules, framed="inet" in laid_out)
+        after = _Known.of(rules, framed="inet" in laid_out)
         return transition(held, laid_out), after
 
     def _look(self) -> _Known:
         generation = self._generation()
         if self._known is None or self._known.generation != generation:
             held = self._held()
-            self._known = _Known.of(generation, read_back(held), framed="inet" in held)
+            known = _Known.of(read_back(held), framed="inet" in held)
+            self._known = replace(known, generation=generation)
         return self._known
 
     def _generation(self) -> int:
@@ -142,7 +150,7 @@ class NftablesFirewall:
 
 @dataclass(slots=True)
 class _Known:
-    """What the tables hold at a generation.
+    """What the tables hold at a *generation*.
 
     Attributes:
         gadgets_by_way: who is masqueraded, by subnet and uplink.
@@ -150,20 +158,19 @@ class _Known:
         framed: ``table inet otgd`` is there, perhaps empty.
     """
 
-    generation: int
     rules: frozenset[Rule]
     by_gadget: dict[str, frozenset[Rule]]
     gadgets_by_way: dict[tuple[IPv4Network, str], str]
     has_strays: bool
     framed: bool
+    generation: int = 0
 
     @classmethod
-    def of(cls, generation: int, rules: frozenset[Rule], *, framed: bool) -> _Known:
+    def of(cls, rules: frozenset[Rule], *, framed: bool) -> _Known:
         by_gadget: dict[str, set[Rule]] = {}
         for rule in rules:
             by_gadget.setdefault(_gadget(rule), set()).add(rule)
         return cls(
-            generation,
             rules,
             {name: frozenset(theirs) for name, theirs in by_gadget.items()},
             _by_way(rules),
@@ -190,7 +197,7 @@ class _Known:
             by_way.pop(way, None)
         by_way |= _by_way(after)
         rules = self.rules.difference(before).union(after)
-        return _Known(self.generation + 1, rules, by_gadget, by_way, has_strays=False, framed=True)
+        return _Known(rules, by_gadget, by_way, has_strays=False, framed=True)
 
 
 def _by_way(rules: Collection[Rule]) -> dict[tuple[IPv4Network, str], str]:

@@ -192,9 +192,14 @@ def _identifier(name: str) -> str:
 # --- tables → commands ---------------------------------------------------------------------------
 
 
-def transition(held: Mapping[str, Table], wanted: Mapping[str, Table]) -> str:
-    """Return the commands that turn *held* into *wanted*; empty if they are equal."""
-    parts = []
+def transition(held: Mapping[str, Table], wanted: Mapping[str, Table]) -> list[str]:
+    """Return the commands that turn *held* into *wanted*, a string for each transaction.
+
+    A table that was not there is hooked in by a second one: the elements of interval sets are found
+    a moment later than the rest of their transaction (nft_pipapo_commit), so a chain that came with
+    them would drop a packet that they allow. The first one has no effect on packets.
+    """
+    parts, first = [], ""
     for family in FAMILIES:
         have, want = held.get(family), wanted.get(family)
         if have == want:
@@ -203,14 +208,26 @@ def transition(held: Mapping[str, Table], wanted: Mapping[str, Table]) -> str:
             parts.append(f"delete table {family} {TABLE}")
         elif have is not None and have.blocks == want.blocks:
             parts += _element_commands(family, have, want)
+        elif have is None and want.elements:
+            hooks = {name: body for name, body in want.blocks.items() if _is_hook(body)}
+            rest = {name: body for name, body in want.blocks.items() if name not in hooks}
+            first = listing(family, Table(rest, want.elements))
+            parts.append(listing(family, Table(hooks, {})))
         else:
             parts += [f"add table {family} {TABLE}", f"delete table {family} {TABLE}"]
             parts.append(listing(family, want))
-    return "\n".join(parts)
+    return [commands for commands in (first, "\n".join(parts)) if commands]
 
 
-def amendment(before: Collection[Rule], after: Collection[Rule]) -> str | None:
-    """Return the commands that turn some gadgets' rules into others; None if elements won't do.
+def _is_hook(body: list[str]) -> bool:
+    """Tell whether this is a chain that packets come through by themselves."""
+    return bool(body) and " hook " in body[0]
+
+
+def amendment(before: Collection[Rule], after: Collection[Rule]) -> list[str] | None:
+    """Return the commands that turn some gadgets' rules into others, as ``transition`` does.
+
+    None if elements won't do.
 
     What no gadget has to itself (the table as such, quarantines) is none of elements' business.
     """
@@ -218,7 +235,8 @@ def amendment(before: Collection[Rule], after: Collection[Rule]) -> str | None:
         return None
     have = Table({}, _elements(before))
     want = Table({}, _elements(after))
-    return "\n".join(_element_commands("inet", have, want))
+    commands = "\n".join(_element_commands("inet", have, want))
+    return [commands] if commands else []
 
 
 def _element_commands(family: str, have: Table, want: Table) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import importlib
 import importlib.util
 import os
 import re
@@ -866,3 +867,24 @@ def test_nftables_lists_its_tables_again_only_when_somebody_else_was_at_work(
     run("nft", "add element inet otgd links { evil0 }")
     assert any(isinstance(rule, Stray) for rule in firewall.observe())
     assert listed
+
+
+def test_a_table_is_made_in_two_transactions_and_never_left_as_a_half(
+    nftables: NftablesFirewall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = importlib.import_module("nftables").Nftables
+    real = library.cmd
+
+    def refuse_hooks(self: object, commands: str) -> tuple[int, str, str]:
+        fault = (1, "", "Error: Too many links")
+        return fault if " hook " in commands else real(self, commands)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(library, "cmd", refuse_hooks)
+        with pytest.raises(PermanentError, match="Too many links"):
+            put(nftables, *gadget(1))
+    assert nft_rules() == ""
+
+    put(nftables, *gadget(1))
+    assert nftables.observe() == gadget(1)
+    assert NftablesFirewall().observe() == gadget(1)

@@ -331,8 +331,7 @@ class Daemon:
         """Take tables away that hold no rule; if it fails, they wait for the next removal."""
         self._timers.tidy = math.inf
         with suppress(OtgdError):
-            if not self._world.firewall.observe():
-                self._world.firewall.clear()
+            self._world.firewall.tidy()
 
     # --- opening, reloading, stopping ------------------------------------------------------------
 
@@ -352,7 +351,7 @@ class Daemon:
         )
         self._selector.register(self._guests, selectors.EVENT_READ)
         self._watch()
-        self._timers.tidy = self._clock() + TIDY_AFTER_S  # of one that was killed
+        self._timers.tidy = self._clock()  # after the first pass: of one that was killed
         if self._service.watchdog_s and math.isinf(self._timers.watchdog):
             self._timers.watchdog = self._clock() + self._service.watchdog_s / 2
 
@@ -409,7 +408,8 @@ class Daemon:
             return
         for name, firewall in list(self._former.items()):
             try:
-                firewall.clear()
+                firewall.apply(remove=firewall.observe(), add=())
+                firewall.tidy()
             except OtgdError as err:
                 retry = self._clock() + self._backoff.next()
                 self._timers.retry = min(self._timers.retry, retry)

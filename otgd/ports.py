@@ -88,12 +88,12 @@ class FirewallPort(Protocol):
     def apply(self, *, remove: Collection[Rule], add: Collection[Rule]) -> None:
         """Make one transaction of it: all of it is in force afterwards, or nothing changed.
 
-        When no rule is left, an empty table may stay for those to come; see ``clear``.
+        When no rule is left, an empty table may stay for those to come, until ``tidy``.
         """
         ...
 
-    def clear(self) -> None:
-        """Take away every rule of ours, and whatever else carries our name."""
+    def tidy(self) -> None:
+        """Take tables away that hold no rule of ours; rules and strays stay."""
         ...
 
 

@@ -38,9 +38,8 @@ class FakeFirewall:
         self.transactions += after != self.held
         self.held = after
 
-    def clear(self) -> None:
+    def tidy(self) -> None:
         self._fail()
-        self.held = set()
 
     def _fail(self) -> None:
         if self.fail_next:

@@ -84,9 +84,8 @@ class IptablesFirewall:
                     else:
                         return
 
-    def clear(self) -> None:
-        """Remove our rules and our chains."""
-        self.apply(remove=self.observe(), add=())
+    def tidy(self) -> None:
+        """Do nothing: a chain goes with its last rule."""
 
     def _loaded(self) -> _Kernel:
         if self._kernel is None:

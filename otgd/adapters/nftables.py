@@ -57,10 +57,9 @@ class NftablesFirewall:
         """Make the change in one transaction of nf_tables, the making of a table in two."""
         self._transact(lambda known: self._prepare(known, remove=remove, add=add))
 
-    def clear(self) -> None:
-        """Delete our tables."""
-        nothing: frozenset[Rule] = frozenset()
-        self._transact(lambda _: (transition(self._held(), {}), _Known.of(nothing, framed=False)))
+    def tidy(self) -> None:
+        """Delete a table without rules; what a foreign hand did to it is left for a pass."""
+        self._transact(_unframed)
 
     def _transact(self, prepare: Callable[[_Known], tuple[list[str], _Known | None]]) -> None:
         """Run the commands that *prepare* makes of what is known; again if that was too old."""
@@ -198,6 +197,14 @@ class _Known:
         by_way |= _by_way(after)
         rules = self.rules.difference(before).union(after)
         return _Known(rules, by_gadget, by_way, has_strays=False, framed=True)
+
+
+def _unframed(known: _Known) -> tuple[list[str], _Known | None]:
+    """Return the transaction that deletes an empty table, and what is known after it."""
+    if known.has_strays:
+        return [], None
+    held, needed = lay_out(known.rules, framed=known.framed), lay_out(known.rules)
+    return transition(held, needed), _Known.of(known.rules, framed="inet" in needed)
 
 
 def _by_way(rules: Collection[Rule]) -> dict[tuple[IPv4Network, str], str]:

@@ -106,9 +106,9 @@ class _Outcome:
         try:
             yield
         except OtgdError as err:
-            self.failed += max(1, len(steps))
-            for what in [describe(step) for step in steps] or ["clean up"]:
-                print(f"otgctl: {what}{where}: {err}", file=sys.stderr)
+            self.failed += len(steps)
+            for step in steps:
+                print(f"otgctl: {describe(step)}{where}: {err}", file=sys.stderr)
         else:
             self.done += len(steps)
             for step in steps:
@@ -131,11 +131,11 @@ def _release(name: str | None, links: LinkPort, firewalls: Iterable[FirewallPort
             links.remove_address(step.ifindex, step.interface)
     for firewall, theirs in held.items():
         steps = [RemoveRule(rule=r) for r in sorted(theirs, key=repr) if _is_for(name, r)]
-        with outcome.telling(steps, f" ({firewall.name})"):
-            if name is None:
-                firewall.clear()
-            elif steps:
+        if steps:
+            with outcome.telling(steps, f" ({firewall.name})"):
                 firewall.apply(remove=[step.rule for step in steps], add=())
+    for firewall in held:
+        firewall.tidy()
     return outcome
 
 

@@ -239,17 +239,23 @@ def test_two_gadgets_swap_their_subnets(firewall: FirewallPort) -> None:
         assert NftablesFirewall().observe() == swapped
 
 
-def test_clear_takes_everything_that_carries_our_name(firewall: FirewallPort) -> None:
-    put(firewall, *GOLDEN_RULES)
-    play_foreign_hand(firewall)
-    firewall.clear()
-    assert firewall.observe() == frozenset()
-
+@pytest.mark.parametrize("stays", [(), (Quarantine(ifname="usb9"),)], ids=["nothing", "quarantine"])
+def test_tidy_takes_what_serves_no_rule(firewall: FirewallPort, stays: tuple[Rule, ...]) -> None:
+    put(firewall, *stays)
+    needed = nft_rules()
     put(firewall, *gadget(1))
+    full = nft_rules()
+    firewall.tidy()
+    assert firewall.observe() == {*gadget(1), *stays}
+    assert nft_rules() == full
+
     firewall.apply(remove=gadget(1), add=())
-    firewall.clear()
-    firewall.clear()
-    assert firewall.observe() == frozenset()
+    firewall.tidy()
+    firewall.tidy()
+    assert firewall.observe() == {*stays}
+    assert nft_rules() == needed
+    if stays:
+        return
     match firewall:
         case IptablesFirewall():
             assert "otgd" not in legacy_rules().lower()
@@ -700,12 +706,17 @@ def test_a_foreign_hand_in_our_tables_is_seen_and_cured(
 
 
 @pytest.mark.parametrize("command", NFT_STRAYS.values(), ids=NFT_STRAYS.keys())
-def test_a_foreign_hand_does_not_keep_our_tables(nftables: NftablesFirewall, command: str) -> None:
+def test_tidy_leaves_to_a_pass_what_a_foreign_hand_did(
+    nftables: NftablesFirewall, command: str
+) -> None:
     put(nftables, *GOLDEN_RULES)
     run("nft", command)
-    nftables.clear()
+    before = nft_rules()
+    nftables.tidy()
+    assert nft_rules() == before
+    nftables.apply(remove=nftables.observe(), add=())
+    nftables.tidy()
     assert nft_rules() == ""
-    assert nftables.observe() == frozenset()
 
 
 @pytest.mark.parametrize("command", NFT_STRAYS.values(), ids=NFT_STRAYS.keys())
@@ -779,7 +790,8 @@ def test_foreign_tables_and_their_counters_stay_byte_for_byte(nftables: Nftables
     before = nft_rules()
     put(nftables, *GOLDEN_RULES)
     assert nft_rules().startswith(before)
-    nftables.clear()
+    nftables.apply(remove=GOLDEN_RULES, add=())
+    nftables.tidy()
     assert nft_rules() == before
 
 

@@ -191,6 +191,8 @@ def test_a_flow_older_than_its_masquerade_is_broken_for_good(lab: Lab) -> None:
     lab.host.run_inside("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
     with PingStream(lab.guest(1), FAR_SIDE) as stream:
         until(lambda: ping(lab.guest(1), host_address(1)))
+        seen_s = time.monotonic()
+        until(lambda: len(stream.lost_since(seen_s, grace_s=0.0)) >= 3)  # they were forwarded
         rule = ("-t", "nat", "-A", "POSTROUTING", "-s", "10.0.11.0/24", "-j", "MASQUERADE")
         lab.host.run_inside("iptables-legacy", *rule)
         until(lambda: ping(lab.guest(1), FAR_SIDE))

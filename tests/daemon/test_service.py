@@ -250,29 +250,31 @@ def test_pass_with_nothing_to_do_costs_under_ten_milliseconds(lab: Lab, launch: 
     assert quantiles(costs_s, n=4)[0] < 0.010
 
 
+def come_and_go(lab: Lab, daemon: Daemon) -> None:
+    """Plug a gadget, wait until it is served, pull it."""
+    lab.plug(1)
+    daemon.wait_for("ethusb1", *UP)
+    until(lambda: lab.online(1))
+    lab.unplug(1)
+    daemon.wait_for("ethusb1", "absent")
+
+
 def test_pulled_gadget_takes_its_rules_along_at_once_and_an_empty_table_soon(
     lab: Lab, launch: Launcher
 ) -> None:
     untouched = lab.firewall()
     daemon = launch(service="resync_s = 3600")
     for _ in range(2):  # the second one may find the table of the first
-        lab.plug(1)
-        daemon.wait_for("ethusb1", *UP)
-        until(lambda: lab.online(1))
-        lab.unplug(1)
-        daemon.wait_for("ethusb1", "absent")
+        come_and_go(lab, daemon)
         assert lab.masquerades(1) == 0
         assert "ethusb1" not in lab.firewall()
-    until(lambda: lab.firewall() == untouched)
+    until(lambda: lab.firewall() == untouched, what=lab.firewall)
 
 
 def test_stop_takes_an_empty_table_along(lab: Lab, launch: Launcher) -> None:
     untouched = lab.firewall()
     daemon = launch()
-    lab.plug(1)
-    daemon.wait_for("ethusb1", *UP)
-    lab.unplug(1)
-    daemon.wait_for("ethusb1", "absent")
+    come_and_go(lab, daemon)
     assert daemon.terminate() == 0
     assert lab.firewall() == untouched
 
@@ -280,10 +282,7 @@ def test_stop_takes_an_empty_table_along(lab: Lab, launch: Launcher) -> None:
 def test_empty_table_of_one_that_was_killed_goes(lab: Lab, launch: Launcher) -> None:
     untouched = lab.firewall()
     daemon = launch()
-    lab.plug(1)
-    daemon.wait_for("ethusb1", *UP)
-    lab.unplug(1)
-    daemon.wait_for("ethusb1", "absent")
+    come_and_go(lab, daemon)
     daemon.kill()
     daemon.start_and_wait()
     until(lambda: lab.firewall() == untouched, what=lab.firewall)

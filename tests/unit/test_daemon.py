@@ -38,7 +38,7 @@ from tests.fakes import FakeFirewall
 from tests.lab.deadline import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from otgd.model import Rule
 
@@ -798,16 +798,17 @@ def test_adapters_that_cannot_be_had_leave_the_old_ones_in_use(stage: Stage) -> 
 
 
 class JealousFirewall(FakeFirewall):
-    """Notes what the other one holds when a rule of ours is taken out of this one."""
+    """Notes what the other one holds when our rules are taken out of this one."""
 
     def __init__(self, successor: FakeFirewall, *, name: str) -> None:
         super().__init__(name=name)
         self._successor = successor
         self.successor_held: list[int] = []
 
-    def clear(self) -> None:
-        self.successor_held.append(len(self._successor.held))
-        super().clear()
+    def apply(self, *, remove: Collection[Rule], add: Collection[Rule]) -> None:
+        if remove:
+            self.successor_held.append(len(self._successor.held))
+        super().apply(remove=remove, add=add)
 
 
 @pytest.fixture

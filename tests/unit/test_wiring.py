@@ -146,6 +146,7 @@ def test_leftovers_are_found_in_the_other_backend(
     fill(before)
     (left,) = kernel.leftovers()
     assert left.name == before
-    left.clear()
+    left.apply(remove=left.observe(), add=())
+    left.tidy()
     assert kernel.leftovers() == ()
     kernel.close()

@@ -6,7 +6,7 @@ import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tests.bench.gadgets import guest_mac, mac
+from tests.bench.gadgets import guest_address, guest_mac, mac
 from tests.lab.namespaces import Namespace
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Watcher:
 
 
 class Crowd:
-    """Gadgets that are plugged in and silent, from number 2 on; all in one namespace."""
+    """Gadgets that are plugged in and only answer, from number 2 on; all in one namespace."""
 
     def __init__(self, host: Namespace) -> None:
         self._host = host
@@ -91,7 +91,7 @@ class Crowd:
         numbers = range(self._next, present + 1)
         lines = [
             f"link add name g{n} address {guest_mac(n)} type veth peer name usb%d"
-            f" address {mac(n)} netns {self._host.path}\nlink set g{n} up\n"
+            f" address {mac(n)} netns {self._host.path}\naddress add {guest_address(n)} dev g{n}\nlink set g{n} up\n"
             for n in numbers
         ]
         self._far_ends.run("ip", "-batch", "-", stdin="".join(lines))

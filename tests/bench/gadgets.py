@@ -30,6 +30,11 @@ def subnet(n: int) -> str:
     return f"{IPv4Address('10.0.10.0') + 256 * n}/24"
 
 
+def guest_address(n: int) -> str:
+    """Return the guest's address with its prefix length."""
+    return f"{IPv4Address('10.0.10.2') + 256 * n}/24"
+
+
 def host_address(n: int) -> str:
     """Return the host's address with its prefix length."""
     return f"{IPv4Address('10.0.10.1') + 256 * n}/24"

@@ -103,13 +103,14 @@ subnet = "{subnet(1)}"
 """
 
 
-def otgd(backend: str, *, count: int = FLEET) -> Peer:
+def otgd(backend: str, *, count: int = FLEET, resync_s: float = 60) -> Peer:
     """Return otgd, as the package installs it."""
+    config = otgd_config(backend, count=count, resync_s=resync_s)
     return Peer(
         key=f"otgd-{backend}",
         title=f"otgd ({backend})",
         unit="otgd.service",
-        prepare=lambda root: _write(root, OTGD_CONFIG, otgd_config(backend, count=count)),
+        prepare=lambda root: _write(root, OTGD_CONFIG, config),
         packaged=True,
     )
 

@@ -91,7 +91,8 @@ class Crowd:
         numbers = range(self._next, present + 1)
         lines = [
             f"link add name g{n} address {guest_mac(n)} type veth peer name usb%d"
-            f" address {mac(n)} netns {self._host.path}\naddress add {guest_address(n)} dev g{n}\nlink set g{n} up\n"
+            f" address {mac(n)} netns {self._host.path}\n"
+            f"address add {guest_address(n)} dev g{n}\nlink set g{n} up\n"
             for n in numbers
         ]
         self._far_ends.run("ip", "-batch", "-", stdin="".join(lines))

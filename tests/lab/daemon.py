@@ -129,7 +129,7 @@ class Daemon:
         self.start()
         self.wait_ready()
 
-    def wait_ready(self, deadline_s: float = 20.0) -> None:
+    def wait_ready(self, deadline_s: float = 60.0) -> None:
         """Return when it has said READY=1; fail at once when it is gone."""
 
         def ready_or_gone() -> bool:
@@ -152,7 +152,7 @@ class Daemon:
         """Send it a signal."""
         self._running().send_signal(number)
 
-    def wait(self, deadline_s: float = 20.0) -> int:
+    def wait(self, deadline_s: float = 60.0) -> int:
         """Wait for its end and return its exit status; negative means a signal."""
         return self._running().wait(deadline_s)
 
@@ -213,7 +213,7 @@ class Daemon:
         assert len(found) == 1, f"{name} is {len(found)} times in state.json"
         return found[0]
 
-    def wait_for(self, name: str, *states: str, deadline_s: float = 10.0) -> dict[str, Any]:
+    def wait_for(self, name: str, *states: str, deadline_s: float = 30.0) -> dict[str, Any]:
         """Return the gadget's entry once it is in one of *states*.
 
         A gadget that is reachable is configured, too.

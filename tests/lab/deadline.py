@@ -13,7 +13,7 @@ Truth = TypeVar("Truth")
 
 def until(
     condition: Callable[[], Truth | None],
-    deadline_s: float = 10.0,
+    deadline_s: float = 30.0,
     *,
     what: Callable[[], object] | None = None,
 ) -> Truth:

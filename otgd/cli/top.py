@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("NAME", "STATE", "ADDRESS", "FROM GADGET", "TO GADGET", "TOTAL", "ERRORS", "REASON")
 NUMBERS = frozenset({"FROM GADGET", "TO GADGET", "TOTAL", "ERRORS"})
+UNLIMITED = 10_000
 QUIT = b"qQ\x1b"
 
 
@@ -136,15 +137,16 @@ def _count(state: dict[str, Any] | None) -> dict[int, Counters]:
 
 
 def table(state: dict[str, Any] | None, rates: Mapping[int, Rate]) -> Table:
-    """Draw the table."""
+    """Draw the table, a line for each gadget; a narrow terminal cuts it off at the right edge."""
+    from rich.console import Console
     from rich.table import Table
 
     if state is None:
         return Table(title="otgd does not run; waiting for it (q quits)", box=None)
     title = f"otgd {state['otgd_version']}, uplink {state['uplink'] or 'none'} (q quits)"
-    drawn = Table(title=title, box=None, expand=True, header_style="bold", title_justify="left")
+    drawn = Table(title=title, box=None, header_style="bold", title_justify="left")
     for column in COLUMNS:
-        drawn.add_column(column, justify="right" if column in NUMBERS else "left")
+        drawn.add_column(column, justify="right" if column in NUMBERS else "left", no_wrap=True)
     for gadget in state["gadgets"]:
         style = STYLES.get(gadget["state"], "")
         cells = (
@@ -155,6 +157,7 @@ def table(state: dict[str, Any] | None, rates: Mapping[int, Rate]) -> Table:
             gadget["reason"],
         )
         drawn.add_row(*(cell or NOTHING for cell in cells))
+    drawn.width = Console(width=UNLIMITED).measure(drawn).maximum
     return drawn
 
 

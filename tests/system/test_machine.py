@@ -134,6 +134,35 @@ def test_first_plug_never_shows_a_random_mac(zeros: Zeros) -> None:
         zeros.scrap(2)
 
 
+CONFIG = "/etc/otgd/otgd.toml"
+
+
+def reload_with_backend(machine: BootedSystem, name: str) -> None:
+    machine.run("sed", "-i", f's/^backend = ".*"/backend = "{name}"/', CONFIG)
+    machine.run("systemctl", "reload", "otgd.service")
+
+
+def test_legacy_iptables_finds_its_modules(zeros: Zeros) -> None:
+    """Nobody but the kernel may load one: otgd has no right to, and iptables is not run."""
+    machine = zeros.machine
+    loaded = machine.run("cut", "-d ", "-f1", "/proc/modules").split()
+    assert "ip_tables" in loaded
+    assert "iptable_nat" not in loaded
+    zeros.plug(1)
+    try:
+        await_online(zeros, 1)
+        reload_with_backend(machine, "iptables")
+        until(lambda: state(machine)["firewall"]["backend"] == "iptables", PATIENCE_S)
+        until(lambda: "inet otgd" not in machine.run("nft", "list", "tables"), PATIENCE_S)
+        await_online(zeros, 1)
+        assert "-j MASQUERADE" in machine.run("iptables-legacy", "-t", "nat", "-S")
+    finally:
+        reload_with_backend(machine, "auto")
+        zeros.scrap(1)
+    await_absent(machine, 1)
+    until(lambda: "OTGD" not in machine.run("iptables-legacy-save"), PATIENCE_S)
+
+
 # --- the MAC lies --------------------------------------------------------------------------------
 
 BOOTS = 6

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from otgd.events import Kind
 from tests.lab.deadline import until
 from tests.lab.topology import config_text, guest_mac, mac
 from tests.system.conftest import DEPENDS, REPOSITORY, SYSTEM, bootable
@@ -47,12 +48,15 @@ CONFIG = config_text(
 
 CABLE = """
 set -e
-ip netns add z{n}
-ip -n z{n} link set lo up
 ip -n z{n} link add name usb0 address {guest_mac} type veth peer name usb{n} address {mac} netns 1
 ip -n z{n} address add 10.0.1{n}.2/24 dev usb0
 ip -n z{n} link set usb0 up
 ip -n z{n} route add default via 10.0.1{n}.1
+"""
+WORKER = """
+set -e
+ip netns add z{n}
+ip -n z{n} link set lo up
 systemd-run --quiet --unit=worker{n} ip netns exec z{n} {script} w{n} worker{n} / own
 """
 ENGINE = """
@@ -79,6 +83,10 @@ def machine(workspace: Path) -> Iterator[Machine]:
         yield booted
 
 
+def plug(machine: Machine, n: int) -> None:
+    machine.run("bash", "-c", CABLE.format(n=n, mac=mac(n), guest_mac=guest_mac(n)))
+
+
 def otgctl(machine: Machine, *arguments: str) -> str:
     return machine.run("python3", "-m", "otgd.cli", *arguments)
 
@@ -92,8 +100,8 @@ def test_every_node_answers_for_all_through_the_routing_mesh(machine: Machine) -
         *("python3", "-m", "otgd", "--config", "/etc/otgd/otgd.toml"),
     )
     for n in (1, 2):
-        cable = CABLE.format(n=n, mac=mac(n), guest_mac=guest_mac(n), script=SCRIPT)
-        machine.run("bash", "-c", cable)
+        machine.run("bash", "-c", WORKER.format(n=n, script=SCRIPT))
+        plug(machine, n)
     up = "ls /proc/[0-9]*/root/run/machine-ready | wc -l"
     until(lambda: int(machine.run("sh", "-c", up)) >= 2, PATIENCE_S)
     for n in (1, 2):
@@ -113,3 +121,28 @@ def test_every_node_answers_for_all_through_the_routing_mesh(machine: Machine) -
         assert [run["failed"] for run in node["runs"]] == [0, 0, 0]
     assert machine.attempt("test", "-e", "/proc/net/ip_vs").code == 0
     sys.stdout.write(done.out)  # the figures, with pytest -s
+
+
+def test_installed_service_tells_of_a_pulled_cable_and_of_its_return(machine: Machine) -> None:
+    """In its sandbox; with the cluster that the test before has made."""
+    unit = "otgd-swarm.service"
+    machine.write(f"/etc/systemd/system/{unit}", (REPOSITORY / "systemd" / unit).read_text())
+    machine.write("/usr/bin/otgctl", '#!/bin/sh\nexec python3 -m otgd.cli "$@"\n')
+    machine.run("chmod", "755", "/usr/bin/otgctl")
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "start", unit)
+    # A second thread hears the engine: from now on it has what to compare with.
+    until(lambda: int(machine.unit(unit, "TasksCurrent")) >= 2, PATIENCE_S)
+
+    def told(kind: Kind) -> list[str]:
+        entries = machine.journal(
+            f"_SYSTEMD_UNIT={unit}", f"MESSAGE_ID={kind.message_id}", "OTGD_GADGET=ethusb2"
+        )
+        return [entry["MESSAGE"] for entry in entries]
+
+    machine.run("ip", "link", "delete", "ethusb2")
+    until(lambda: told(Kind.SWARM_NODE_LOST), PATIENCE_S)
+    plug(machine, 2)
+    until(lambda: told(Kind.SWARM_NODE_READY), PATIENCE_S)
+    assert machine.unit(unit, "ActiveState") == "active"
+    assert machine.unit(unit, "NRestarts") == "0"

@@ -49,8 +49,8 @@ def test_rate_is_what_came_since_the_last_measurement() -> None:
     assert meter.rates[8].rx == 0  # its counters began again
 
 
-def drawn(meter: Meter, *gadgets: dict[str, object]) -> str:
-    console = Console(width=150, record=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
+def drawn(meter: Meter, *gadgets: dict[str, object], columns: int = 150) -> str:
+    console = Console(width=columns, record=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
     console.print(table(state(*gadgets), meter.rates))
     console.file.close()
     return console.export_text()
@@ -64,6 +64,12 @@ def test_table_has_rates_and_totals() -> None:
     assert title.strip() == "otgd 0.1.0, uplink eth0 (q quits)"
     assert first.split()[3:] == ["2.0", "KiB/s", "1.0", "KiB/s", "3.0", "KiB", "3", "-"]
     assert second.split()[:4] == ["ethusb2", "absent", "-", "-"]
+
+
+def test_narrow_terminal_cuts_at_the_right_edge_only() -> None:
+    wide = drawn(Meter(), gadget(), absent()).splitlines()
+    narrow = drawn(Meter(), gadget(), absent(), columns=50).splitlines()
+    assert [line.rstrip() for line in narrow] == [line[:50].rstrip() for line in wide]
 
 
 def test_pipe_is_no_terminal(otgctl: Tool) -> None:

@@ -50,11 +50,22 @@ class Machine(BootedSystem):
         return Completed(code=answer["code"], out=answer["out"], err=answer["err"])
 
 
-def _qemu(image: Image, where: Path, kernel_arguments: str, memory_mib: int) -> list[str]:
+def _qemu(
+    image: Image, where: Path, *, kernel_arguments: str, memory_mib: int, cpus: int
+) -> list[str]:
     console = "console=ttyS0 quiet systemd.show_status=0 mitigations=off"
     return [
         *("qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max"),
-        *("-smp", "2", "-m", str(memory_mib), "-nodefaults", "-display", "none", "-no-reboot"),
+        *(
+            "-smp",
+            str(cpus),
+            "-m",
+            str(memory_mib),
+            "-nodefaults",
+            "-display",
+            "none",
+            "-no-reboot",
+        ),
         *("-kernel", str(image.kernel), "-initrd", str(image.initramfs)),
         *("-append", f"root=/dev/vda rw {console} {kernel_arguments}"),
         *("-drive", f"if=none,id=disk,file={image.disk},format=raw,snapshot=on,cache=unsafe"),
@@ -82,7 +93,12 @@ def _tail(log: Path) -> str:
 
 @contextmanager
 def running(
-    image: Image, where: Path, *, kernel_arguments: str = "", memory_mib: int = 768
+    image: Image,
+    where: Path,
+    *,
+    kernel_arguments: str = "",
+    memory_mib: int = 768,
+    cpus: int = 1,
 ) -> Iterator[Machine]:
     """Boot a machine from *image*, and pull its plug in the end.
 
@@ -91,12 +107,14 @@ def running(
         where: a directory for its sockets and its console.
         kernel_arguments: added to the kernel's command line.
         memory_mib: how much memory it has.
+        cpus: how many processors. One by default: with more, the emulator misses once in dozens of
+            boots that one processor patches the code that another one runs, and the kernel panics.
     """
     where.mkdir(parents=True, exist_ok=True)
-    qemu = subprocess.Popen(
-        ["setpriv", "--pdeathsig", "KILL", *_qemu(image, where, kernel_arguments, memory_mib)],
-        stdin=subprocess.DEVNULL,
+    command = _qemu(
+        image, where, kernel_arguments=kernel_arguments, memory_mib=memory_mib, cpus=cpus
     )
+    qemu = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *command], stdin=subprocess.DEVNULL)
     try:
         port = until(lambda: _connect(where / "port"), what=lambda: qemu.poll())
         with port, port.makefile("r", encoding="utf-8") as answers:

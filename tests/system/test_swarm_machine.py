@@ -79,7 +79,7 @@ def machine(workspace: Path) -> Iterator[Machine]:
     (extra / "usr/local/lib").mkdir(parents=True)
     shutil.copy(Path(__file__).with_name("docker-machine.sh"), extra / SCRIPT.lstrip("/"))
     image = bootable(workspace / "swarm-image", (extra, root))
-    with running(image, workspace / "swarm-machine", memory_mib=4096) as booted:
+    with running(image, workspace / "swarm-machine", memory_mib=4096, cpus=2) as booted:
         yield booted
 
 
@@ -108,7 +108,7 @@ def test_every_node_answers_for_all_through_the_routing_mesh(machine: Machine) -
         machine.run("bash", "-c", ENGINE.format(n=n))
     otgctl(machine, "wait", "ethusb1", "ethusb2", "--state", "reachable", "--timeout", "300")
     join = ("python3", "-m", "otgd.cli", "swarm", "up", "--accept-new-host-keys")
-    until(lambda: machine.attempt(*join).code == 0, PATIENCE_S)
+    until(lambda: machine.attempt(*join).code == 0, PATIENCE_S, what=lambda: machine.attempt(*join))
     done = machine.attempt(
         *("python3", "-m", "otgd.cli", "swarm", "test"),
         *("--publish", "auto", "--seconds", "10", "--json"),

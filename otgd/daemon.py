@@ -174,6 +174,7 @@ class Daemon:
         self._reachability = Reachability()
         self._overflows = 0
         self._former: dict[str, FirewallPort] = {}
+        self._former_backoff = Backoff()  # its own: good passes reset the other one
         self._rules_hold = False
         self._stopping = False
         self._reload_asked = False
@@ -330,7 +331,7 @@ class Daemon:
     def _tidy(self) -> None:
         """Take tables away that hold no rule; if it fails, they wait for the next removal."""
         self._timers.tidy = math.inf
-        with suppress(OtgdError):
+        with self._surviving(), suppress(OtgdError):
             self._world.firewall.tidy()
 
     # --- opening, reloading, stopping ------------------------------------------------------------
@@ -411,12 +412,13 @@ class Daemon:
                 firewall.apply(remove=firewall.observe(), add=())
                 firewall.tidy()
             except OtgdError as err:
-                retry = self._clock() + self._backoff.next()
+                retry = self._clock() + self._former_backoff.next()
                 self._timers.retry = min(self._timers.retry, retry)
                 fault = f"remove the rules of the {name} backend: {err}"
                 self._reporter.tell_backend_fault(fault)
             else:
                 del self._former[name]
+                self._former_backoff.reset()
                 self._reporter.tell_backend_fault("")
 
     def _stop(self) -> int:

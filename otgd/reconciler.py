@@ -25,6 +25,7 @@ from otgd.model import (
     DesiredState,
     EnableForwarding,
     Failure,
+    Forward,
     Held,
     HostAction,
     LinkAction,
@@ -244,8 +245,9 @@ class Reconciler:
             failure = Failure(step=step, reason=f"{describe(step)}: {reason}", transient=transient)
             outcome.failures.append(failure)
             # A rule that can never be had does not cost the gadget its address; one that may
-            # come in a moment is waited for, since older flows would never be masqueraded.
-            if transient or not _is_rule(step):
+            # come in a moment is waited for, since older flows would never be masqueraded. Without
+            # the rule that isolates it, a gadget would not be isolated.
+            if transient or not _is_rule(step) or _isolates(step):
                 outcome.broken.add(gadget_of(step))
         outcome.broken.discard("")
 
@@ -302,6 +304,10 @@ def _is_plain(plan: Plan, outcome: _Outcome) -> bool:
     rivals = any(link.rival_of for link in plan.unknown)
     troubled = blocked or rivals or plan.hub_fault
     return not (troubled or plan.steps or outcome.failures or outcome.held)
+
+
+def _isolates(step: Action) -> bool:
+    return isinstance(step, AddRule) and isinstance(step.rule, Forward) and not step.rule.to_peers
 
 
 def _is_rule(step: Action) -> bool:

@@ -58,6 +58,7 @@ class Reporter:
         self.metrics_file = ""
         self.pass_fault = ""
         self.state_fault = ""
+        self._metrics_fault = ""  # why metrics could not be written
         self._config_fault = ""
         self._crash = ""  # told last, until a pass comes to its end
         self._backend_fault = ""
@@ -85,7 +86,7 @@ class Reporter:
         shown = with_guests(status, verdicts, self._shown)
         self._note_times(shown)
         news = shown != self._shown or bool(report.applied) or failures != self._failures
-        if news or self.state_fault:
+        if news or self.state_fault or self._metrics_fault:
             own = {"otgd_version": __version__, "pid": os.getpid()}
             own["config_fault"] = self._config_fault or None
             self._write({**own, **to_json(shown, report, since=self._since)})
@@ -196,14 +197,25 @@ class Reporter:
     def _write(self, facts: dict[str, Any]) -> None:
         try:
             self._state.write(facts)
-            self._facts = facts
-            if self._metrics is not None:
-                self._metrics.path = self.metrics_file
-                self._metrics.write(facts)
         except OtgdError as err:
-            if str(err) != self.state_fault:
-                self.state_fault = str(err)
-                text = f"{err}; what it tells is old until this is cured"
-                self._log.write(Event(kind=Kind.STATE_NOT_WRITTEN, message=text))
+            self.state_fault = self._told_unwritten(err, self.state_fault)
         else:
+            self._facts = facts
             self.state_fault = ""
+        if self._metrics is None:
+            return
+        try:
+            self._metrics.path = self.metrics_file
+            self._metrics.write(facts)
+        except OtgdError as err:
+            self._metrics_fault = self._told_unwritten(err, self._metrics_fault)
+        else:
+            self._metrics_fault = ""
+
+    def _told_unwritten(self, err: OtgdError, before: str) -> str:
+        """Tell that a file could not be written, unless that was the fault *before*."""
+        fault = str(err)
+        if fault != before:
+            text = f"{fault}; what it tells is old until this is cured"
+            self._log.write(Event(kind=Kind.STATE_NOT_WRITTEN, message=text))
+        return fault

@@ -85,6 +85,20 @@ def test_metrics_are_left_for_a_collector_while_it_is_configured(
     assert file.read_text().splitlines()[-1] == "otgd_up 0"
 
 
+def test_metrics_that_cannot_be_written_hold_nothing_up(
+    lab: Lab, launch: Launcher, tmp_path: Path
+) -> None:
+    file = tmp_path / "missing" / "otgd.prom"
+    daemon = launch(service=f'resync_s = 3600\nmetrics_file = "{file}"')
+    lab.plug(1)
+    daemon.wait_for("ethusb1", "reachable")
+    assert daemon.stderr().count("what it tells is old until this is cured") == 1
+    file.parent.mkdir()
+    lab.plug(2)
+    daemon.wait_for("ethusb2", *UP)
+    until(file.exists)
+
+
 def test_state_file_is_never_half_written(lab: Lab, launch: Launcher) -> None:
     daemon = launch()
     reads = 0

@@ -889,6 +889,29 @@ def test_rules_that_an_earlier_run_left_elsewhere_are_released(stage: Stage) -> 
     stage.play(lambda: until(lambda: not before.held))
 
 
+class StubbornFirewall(FakeFirewall):
+    """Can never be looked at; notes when it was tried (monotonic seconds)."""
+
+    def __init__(self) -> None:
+        super().__init__(name="before")
+        self.tried: list[float] = []
+
+    def observe(self) -> frozenset[Rule]:
+        self.tried.append(time.monotonic())
+        raise PermanentError("install python3-nftables")
+
+
+def test_rules_that_cannot_be_released_are_tried_with_growing_pauses(stage: Stage) -> None:
+    before = StubbornFirewall()
+    stage.world.left = (before,)
+    stage.play(lambda: until(lambda: len(before.tried) >= 6))
+    pauses = [later - earlier for earlier, later in itertools.pairwise(before.tried)]
+    assert pauses[4] >= 0.32
+    assert stage.log.messages(Kind.PASS_CRASHED) == [
+        "remove the rules of the before backend: install python3-nftables"
+    ]
+
+
 # --- telling -------------------------------------------------------------------------------------
 
 

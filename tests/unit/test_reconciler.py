@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface
 from typing import TYPE_CHECKING
 
@@ -156,6 +157,22 @@ def test_a_firewall_that_refuses_costs_no_address(bench: Bench) -> None:
     assert not report.needs_retry
     assert bench.kernel.links[ifindex].up
     assert len(report.failures) == 3
+
+
+def test_a_gadget_that_cannot_be_isolated_stays_off(bench: Bench) -> None:
+    one, two = bench.desired.gadgets
+    bench.desired = replace(bench.desired, gadgets=(replace(one, isolate=True), two))
+    isolated, other = bench.plug(1), bench.plug(2)
+    bench.firewall.fail_apply = [PermanentError("no lock")] * 3
+
+    report = bench.run()
+
+    assert not bench.kernel.links[isolated].up
+    assert not bench.kernel.links[isolated].addresses
+    assert bench.kernel.links[other].up
+    assert any(text.startswith("add forwarding of ethusb1") for text in failed(report))
+    assert bench.run().remaining.converged
+    assert bench.kernel.links[isolated].up
 
 
 def test_a_refused_batch_is_tried_for_each_gadget_alone(bench: Bench) -> None:

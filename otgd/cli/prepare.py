@@ -123,7 +123,11 @@ def _path(**kwargs: bool) -> click.Path:
 @click.option("--motd", help="Message of the day; empty for none.")
 @click.option("--user", help="Who logs in: with --authorized-key, --password-hash or both.")
 @click.option("--authorized-key", type=click.File(), help="Public key file for --user.")
-@click.option("--password-hash", default="", help="As from `openssl passwd -6`, for a new --user.")
+@click.option(
+    "--password-hash",
+    default="",
+    help="As from `openssl passwd -6`, for a new --user; `-` reads it from a pipe.",
+)
 @click.option("--gpu-mem/--no-gpu-mem", default=None, help="Set gpu_mem=16 [default: no camera].")
 @click.pass_obj
 def prepare(
@@ -222,6 +226,8 @@ def _address(text: str) -> IPv4Address:
 
 def _login(user: str | None, key: str, password_hash: str) -> Login | None:
     key = key.strip()
+    if password_hash == "-":  # noqa: S105 - none: it comes through standard input
+        password_hash = sys.stdin.readline().strip()
     if user is None:
         if key or password_hash:
             raise click.UsageError("--authorized-key and --password-hash go with --user")

@@ -107,6 +107,16 @@ def test_hostname_names_the_gadget_too(otgctl: Otgctl, tmp_path: Path) -> None:
     assert otgctl("prepare", "ethusb1", *card, "--check")[0] == 0
 
 
+def test_password_hash_may_come_through_a_pipe(
+    otgctl: Otgctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = mounted(tmp_path / "card", "bookworm")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("$6$salt$hash\n"))
+
+    assert otgctl("prepare", "ethusb1", *card, "--user", "ada", "--password-hash", "-")[0] == 0
+    assert (tmp_path / "card/boot/userconf.txt").read_text() == "ada:$6$salt$hash\n"
+
+
 def test_dry_run_shows_the_diff_and_changes_nothing(otgctl: Otgctl, tmp_path: Path) -> None:
     card = mounted(tmp_path / "card")
 

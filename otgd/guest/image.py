@@ -177,6 +177,9 @@ class ImageCard:
 
     def apply(self, changes: Sequence[Change]) -> None:
         """Carry out all changes and read every one back."""
+        for change in changes:
+            _check_path(change.place)
+            _check_target(change)
         needed_bytes = room_needed_bytes(changes).get(Volume.ROOT, 0)
         free_bytes = _free_bytes(self._image, self._layout.root)
         if free_bytes < needed_bytes:
@@ -185,7 +188,6 @@ class ImageCard:
                 f"{needed_bytes} are needed; make room in it, or resize it first"
             )
         for change in changes:
-            _check_path(change.place)
             if change.place.volume is Volume.BOOT:
                 self._write_fat(change)
         self._write_ext([change for change in changes if change.place.volume is Volume.ROOT])
@@ -341,4 +343,13 @@ def _complaint(stderr: bytes) -> bytes:
 def _check_path(place: Place) -> None:
     """Refuse what could mean something else to a tool's own parser."""
     if not _PATH_SAFE.fullmatch(place.path):
-        raise CardError(f"read {place}: its name cannot be passed to debugfs; rename it")
+        raise CardError(f"read {str(place)!a}: its name cannot be passed to debugfs; rename it")
+
+
+def _check_target(change: Change) -> None:
+    """Refuse a link that says more to debugfs than where it leads; undo takes it from the card."""
+    if isinstance(change.after, Link) and not _PATH_SAFE.fullmatch(change.after.target):
+        raise CardError(
+            f"write {change.place}: the link's target {change.after.target!a} cannot be "
+            "passed to debugfs; write the image to a card and use --root or --device"
+        )

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 from difflib import SequenceMatcher
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from otgd.guest.tree import (
@@ -34,6 +36,10 @@ if TYPE_CHECKING:
 MANIFEST = boot("otgd-undo.json")
 _VERSION = 1
 _BLANKS = re.compile(r"(\s+)", re.ASCII)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_MODES = 0o7777
+_IDS = 0xFFFF_FFFE
+"""The highest uid or gid; the one above stands for "leave it", chown(2)."""
 
 Record = tuple[Change, ...]
 """What was changed on the card since it was first prepared: one change for each place."""
@@ -52,7 +58,7 @@ def read_record(tree: Tree) -> Record:
         document = json.loads(found.content)
         if document["version"] != _VERSION:
             raise CardError(
-                f"read {MANIFEST}: it is in format {document['version']}; "
+                f"read {MANIFEST}: it is in format {document['version']!r}; "
                 "use the otgctl that wrote it"
             )
         return tuple(_change_from(item) for item in document["changes"])
@@ -205,8 +211,9 @@ def _document_of(entry: Entry | None) -> dict[str, Any] | None:
 
 
 def _change_from(item: dict[str, Any]) -> Change:
-    path = item["path"]
-    if path.startswith("/") or ".." in path.split("/"):
+    path = _name(item["path"])
+    steps = PurePosixPath(path).parts
+    if not steps or path.startswith("/") or ".." in steps:
         raise ValueError(f"path {path!r} leads out of the card")
     return Change(
         place=Place(Volume(item["volume"]), path),
@@ -219,14 +226,37 @@ def _entry_from(document: dict[str, Any] | None) -> Entry | None:
     if document is None:
         return None
     if "link" in document:
-        return Link(target=document["link"])
-    owner = {"uid": int(document["uid"]), "gid": int(document["gid"])}
+        return Link(target=_name(document["link"]))
+    owner = {key: _number(document[key], _IDS) for key in ("uid", "gid")}
     if "directory" in document:
-        return Directory(mode=int(document["directory"], 8), **owner)
+        return Directory(mode=_number(int(document["directory"], 8), _MODES), **owner)
     content = (
-        encode(document["text"]) if "text" in document else base64.b64decode(document["base64"])
+        encode(_text(document["text"]))
+        if "text" in document
+        else base64.b64decode(document["base64"])
     )
-    return File(content=content, mode=int(document["mode"], 8), **owner)
+    return File(content=content, mode=_number(int(document["mode"], 8), _MODES), **owner)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def _name(value: object) -> str:
+    """Take a path or a link's target: whoever had the card in hand may have written it."""
+    name = _text(value)
+    if _CONTROL.search(name):
+        raise ValueError(f"{name!a} holds control characters")
+    os.fsencode(name)  # a ValueError for what can be no name at all
+    return name
+
+
+def _number(value: object, highest: int) -> int:
+    if not isinstance(value, int) or not 0 <= value <= highest:
+        raise ValueError(f"{value!r} is no number from 0 to {highest}")
+    return value
 
 
 def places_of(record: Iterable[Change]) -> set[Place]:

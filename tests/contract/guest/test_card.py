@@ -9,7 +9,18 @@ import pytest
 from otgd.guest.image import ImageCard
 from otgd.guest.mounted import MountedCard
 from otgd.guest.plan import diff
-from otgd.guest.tree import Change, Directory, Entry, File, Link, Place, Volume, boot, root
+from otgd.guest.tree import (
+    CardError,
+    Change,
+    Directory,
+    Entry,
+    File,
+    Link,
+    Place,
+    Volume,
+    boot,
+    root,
+)
 from tests.contract.guest.conftest import check_image, lay_out
 from tests.unit.guest.cards import GOLDEN, RELEASES, MemoryCard, golden_entries, prepare, undo
 
@@ -165,3 +176,27 @@ def test_volumes_do_not_mix(open_card: Opener) -> None:
 
     assert card.read(Place(Volume.ROOT, "config.txt")) is None
     assert card.read(Place(Volume.BOOT, "hostname")) is None
+
+
+@pytest.mark.parametrize("field", ["target", "path"])
+def test_words_to_debugfs_are_refused_before_anything_is_written(
+    fresh_image: Callable[[str], Path], tmp_path: Path, field: str
+) -> None:
+    """A manifest on somebody's card could have debugfs write to files of the host."""
+    image, victim = fresh_image("buster"), tmp_path / "victim"
+    victim.write_text("mine")
+    words = f'x"\ndump "/etc/hostname" {victim}\nln "'
+    place = root("etc/link" if field == "target" else f"etc/{words}")
+    link = Link(target=words if field == "target" else "x")
+    with ImageCard(image) as card:
+        held = image.read_bytes()
+        with pytest.raises(CardError, match="cannot be passed to debugfs") as refusal:
+            card.apply(
+                [
+                    Change(place=boot("new.txt"), before=None, after=File(content=b"x")),
+                    Change(place=place, before=None, after=link),
+                ]
+            )
+    assert str(refusal.value).isprintable()
+    assert image.read_bytes() == held
+    assert victim.read_text() == "mine"

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from otgd.guest.tree import CardError, File, Place, boot, root
-from otgd.guest.undo import MANIFEST
+from otgd.guest.tree import CardError, File, Place, Tree, boot, root
+from otgd.guest.undo import MANIFEST, read_record
 from tests.unit.guest.cards import MemoryCard, golden_card, prepare, undo
 
 CMDLINE = boot("cmdline.txt")
@@ -124,3 +124,35 @@ def test_manifest_of_a_later_format_is_refused() -> None:
 
     with pytest.raises(CardError, match="format 2; use the otgctl that wrote it"):
         prepare(card)
+
+
+FILE = {"text": "", "mode": "0644", "uid": 0, "gid": 0}
+FOLDER = {"directory": "0755", "uid": 0, "gid": 0}
+
+
+@pytest.mark.parametrize(
+    ("path", "before"),
+    [
+        pytest.param("etc/x", {"link": 'x"\ndump "/evil" /tmp/victim\nln "'}, id="link, newline"),
+        pytest.param("etc/x", {"link": "x\x9b31m"}, id="link, C1"),
+        pytest.param("etc/x", {"link": "\ud800"}, id="link, no name at all"),
+        pytest.param("etc/x", {"link": ["x"]}, id="link, no text"),
+        pytest.param("etc/x\ndump", None, id="path, newline"),
+        pytest.param("etc/x\0", None, id="path, NUL"),
+        pytest.param("", FOLDER, id="path, the top"),
+        pytest.param("./", FILE, id="path, the top in other words"),
+        pytest.param(7, None, id="path, no text"),
+        pytest.param("etc/x", FILE | {"text": 7}, id="content, no text"),
+        pytest.param("etc/x", FILE | {"mode": "100000"}, id="mode, too high"),
+        pytest.param("etc/x", FOLDER | {"directory": "-1"}, id="mode, negative"),
+        pytest.param("etc/x", FOLDER | {"uid": -1}, id="owner, none"),
+        pytest.param("etc/x", FOLDER | {"gid": 1e400}, id="owner, infinite"),
+    ],
+)
+def test_what_no_card_of_ours_holds_is_damage(path: object, before: object) -> None:
+    change = {"volume": "root", "path": path, "before": before, "after": None}
+    manifest = json.dumps({"version": 1, "changes": [change]})
+
+    with pytest.raises(CardError, match=r"read boot:/otgd-undo.json: it is damaged") as told:
+        read_record(Tree({MANIFEST: File(content=manifest.encode())}))
+    assert str(told.value).isprintable()

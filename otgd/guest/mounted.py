@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -74,28 +75,7 @@ class MountedCard:
     def _path(self, place: Place) -> Path:
         """Return the host's path of *place*, its parents resolved inside the card."""
         pure = PurePosixPath(place.path)
-        parent = self._resolved(self._tops[place.volume], list(pure.parts[:-1]))
-        return parent / pure.name
-
-    def _resolved(self, top: Path, steps: list[str]) -> Path:
-        at: list[str] = []
-        links = 0
-        while steps:
-            step = steps.pop(0)
-            if step in {".", ".."}:
-                at = at[:-1] if step == ".." else at
-                continue
-            path = top.joinpath(*at, step)
-            if not path.is_symlink():
-                at.append(step)
-                continue
-            links += 1
-            if links > _MAX_LINKS:
-                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
-            target = PurePosixPath(path.readlink())
-            at = [] if target.is_absolute() else at
-            steps = [part for part in target.parts if part != "/"] + steps
-        return top.joinpath(*at)
+        return _resolved(self._tops[place.volume], *pure.parts[:-1]) / pure.name
 
     def _stage(self, change: Change, staged: dict[Place, Path]) -> None:
         path = self._path(change.place)
@@ -103,9 +83,7 @@ class MountedCard:
         owned = change.place.volume is Volume.ROOT
         match change.after:
             case Directory():
-                path.mkdir(mode=change.after.mode, exist_ok=True)
-                path.chmod(change.after.mode)
-                _own(path, change.after)
+                _make_directory(change.place, path, change.after)
                 _sync_directory(path.parent)
             case File():
                 temporary.unlink(missing_ok=True)
@@ -144,13 +122,39 @@ class MountedCard:
 
 def find_boot(root: Path) -> Path:
     """Return where a mounted root has its boot volume: /boot/firmware, before Bookworm /boot."""
-    for candidate in (root / "boot/firmware", root / "boot"):
-        if (candidate / "config.txt").is_file():
+    for steps in (("boot", "firmware"), ("boot",)):
+        candidate = _resolved(root, *steps)
+        config = candidate / "config.txt"
+        if config.is_file() and not config.is_symlink():
             return candidate
     raise CardError(
         f"read {root}/boot: neither /boot/firmware nor /boot holds a config.txt; "
         "mount the boot partition and name it with --boot"
     )
+
+
+def _resolved(top: Path, *path: str) -> Path:
+    """Follow every link on the way as the guest would, with *top* for its top."""
+    steps = list(path)
+    at: list[str] = []
+    links = 0
+    while steps:
+        step = steps.pop(0)
+        if step in {".", ".."}:
+            at = at[:-1] if step == ".." else at
+            continue
+        reached = top.joinpath(*at, step)
+        if not reached.is_symlink():
+            at.append(step)
+            continue
+        links += 1
+        if links > _MAX_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(reached))
+        target = PurePosixPath(reached.readlink())
+        at = [] if target.is_absolute() else at
+        # The first part of an absolute one is / or //, as POSIX has it.
+        steps = [*(target.parts[1:] if target.is_absolute() else target.parts), *steps]
+    return top.joinpath(*at)
 
 
 def _entry(place: Place, path: Path, status: os.stat_result) -> Entry:
@@ -185,10 +189,23 @@ def _write(path: Path, wanted: File, *, owned: bool) -> None:
         os.fsync(handle)
 
 
-def _own(path: Path, wanted: Directory) -> None:
-    status = path.stat()
-    if (status.st_uid, status.st_gid) != (wanted.uid, wanted.gid):
-        os.chown(path, wanted.uid, wanted.gid)
+def _make_directory(place: Place, path: Path, wanted: Directory) -> None:
+    """Make the directory, or give the one that is there the mode and owner; follow no link."""
+    with suppress(FileExistsError):
+        path.mkdir(mode=wanted.mode)
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as err:
+        if err.errno not in {errno.ENOTDIR, errno.ELOOP}:
+            raise
+        raise CardError(f"write {place}: it is no directory, as it shall be; remove it") from err
+    try:
+        os.fchmod(handle, wanted.mode)
+        status = os.fstat(handle)
+        if (status.st_uid, status.st_gid) != (wanted.uid, wanted.gid):
+            os.fchown(handle, wanted.uid, wanted.gid)
+    finally:
+        os.close(handle)
 
 
 def _remove(path: Path) -> None:

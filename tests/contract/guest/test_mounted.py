@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import stat
 from itertools import count
 from typing import TYPE_CHECKING
 
 import pytest
 
 from otgd.guest.mounted import MountedCard, find_boot
-from otgd.guest.tree import CardError, Change, File, boot, root
+from otgd.guest.tree import CardError, Change, Directory, File, Link, boot, root
 from tests.contract.guest.conftest import lay_out
 from tests.lab.namespaces import run
 from tests.unit.guest.cards import golden_card, prepare, undo
@@ -193,3 +194,62 @@ def test_card_in_memory_and_mounted_card_end_up_the_same(tmp_path: Path) -> None
     memory = golden_card("bookworm")
 
     assert prepare(mounted_card(tmp_path)) == prepare(memory)
+
+
+def test_directory_is_not_made_of_what_a_link_leads_to(tmp_path: Path) -> None:
+    lay_out("buster", tmp_path)
+    outside = tmp_path / "outside"
+    outside.mkdir(mode=0o700)
+    link = tmp_path / "root/etc/escape"
+    link.symlink_to(outside)
+    change = Change(
+        place=root("etc/escape"),
+        before=Link(target=str(outside)),
+        after=Directory(mode=0o777, uid=1234, gid=1234),
+    )
+
+    with pytest.raises(CardError, match=r"write root:/etc/escape: it is no directory.*; remove it"):
+        mounted_card(tmp_path).apply([change])
+    status = outside.stat()
+    assert (stat.S_IMODE(status.st_mode), status.st_uid) == (0o700, os.geteuid())
+    assert link.is_symlink()
+
+
+def test_directory_that_is_there_gets_its_mode_and_owner(tmp_path: Path) -> None:
+    lay_out("buster", tmp_path)
+    place, wanted = root("etc"), Directory(mode=0o750, uid=1234, gid=1234)
+    card = mounted_card(tmp_path)
+
+    card.apply([Change(place=place, before=card.read(place), after=wanted)])
+
+    assert card.read(place) == wanted
+
+
+@pytest.mark.parametrize("slashes", ["/", "//", "///"])
+def test_absolute_link_begins_at_the_top_of_the_card(tmp_path: Path, slashes: str) -> None:
+    """POSIX, and so PurePosixPath, gives a path with two slashes a meaning of its own."""
+    lay_out("buster", tmp_path)
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/file").write_text("the host's")
+    within = str(tmp_path / "outside").lstrip("/")
+    (tmp_path / "root/etc/escape").symlink_to(slashes + within)
+    (tmp_path / "root" / within).mkdir(parents=True)
+    (tmp_path / "root" / within / "file").write_text("the card's")
+
+    entry = mounted_card(tmp_path).read(root("etc/escape/file"))
+
+    assert isinstance(entry, File)
+    assert entry.content == b"the card's"
+
+
+@pytest.mark.parametrize("linked", ["boot", "boot/config.txt"])
+def test_boot_volume_is_not_found_outside_the_card(tmp_path: Path, linked: str) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "config.txt").touch()
+    link = tmp_path / "root" / linked
+    link.parent.mkdir(parents=True)
+    link.symlink_to(outside / link.relative_to(tmp_path / "root/boot"))
+
+    with pytest.raises(CardError, match="name it with --boot"):
+        find_boot(tmp_path / "root")

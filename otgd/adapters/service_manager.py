@@ -9,6 +9,8 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from otgd.printable import printable
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -32,12 +34,7 @@ class SystemdService:
         from systemd import daemon
 
         with suppress(OSError):
-            daemon.notify("\n".join(_one_line(each) for each in assignments))
-
-
-def _one_line(text: str) -> str:
-    """Keep a config's odd characters from becoming assignments of their own, or an error."""
-    return "".join(c if c.isprintable() else "?" for c in text)
+            daemon.notify("\n".join(printable(each) for each in assignments))
 
 
 def _watchdog_s(environ: Mapping[str, str]) -> float | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from otgd.diagnosis.findings import Mark
+from otgd.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +40,7 @@ def print_findings(findings: Sequence[Finding], trouble: int) -> None:
         click.secho(gadget or "host", bold=True)
         for finding in group:
             mark = click.style(f"{finding.mark:{MARK_WIDTH}}", fg=COLOURS[finding.mark])
-            click.echo(f"  {mark}  {finding.check:{width}}  {finding.what}")
+            click.echo(f"  {mark}  {finding.check:{width}}  {printable(finding.what)}")
             _print_more("why", finding.why)
             _print_more("type", finding.remedy)
     if trouble:
@@ -52,4 +53,5 @@ def _print_more(title: str, text: str) -> None:
     """Print a further line below a finding; never broken, so that it can be copied."""
     if text:
         indent = " " * (MARK_WIDTH + CHECK_WIDTH + 6)
-        click.echo(textwrap.indent(f"{title + ':':5} {text}", indent))
+        shown = printable(text, keep="\n")
+        click.echo(textwrap.indent(f"{title + ':':5} {shown}", indent))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from otgd.cli.printing import print_json, print_table
+from otgd.cli.printing import print_json, print_line, print_table
 from otgd.errors import OtgdError
 from otgd.identity import Directory, Sign
 
@@ -55,8 +55,11 @@ def gadgets(installation: Installation, *, as_json: bool) -> int:
         print_table(COLUMNS, [_row(device) for device in found])
         for device in found:
             if device.proposal:
-                print(f"\nFor {device.ifname}: sudo otgctl adopt {device.ifname}, which writes:\n")
-                print("\n".join(device.proposal))
+                print()
+                print_line(f"For {device.ifname}: sudo otgctl adopt {device.ifname}, which writes:")
+                print()
+                for line in device.proposal:
+                    print_line(line)
     return 0
 
 

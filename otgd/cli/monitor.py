@@ -17,6 +17,7 @@ import click
 from otgd.cli.following import LOOK_S
 from otgd.cli.inotify import DirectoryWatch
 from otgd.cli.otgd_journal import new_entries, open_journal
+from otgd.cli.printing import print_line
 from otgd.events import Kind
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def monitor(installation: Installation, *, as_json: bool) -> int:
                 json.dumps({"time": time.isoformat(timespec="milliseconds"), **change}), flush=True
             )
         else:
-            print(f"{time.astimezone():%H:%M:%S} {change['text']}", flush=True)
+            print_line(f"{time.astimezone():%H:%M:%S} {change['text']}")
     return 0
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from otgd.cli.printing import print_json
+from otgd.cli.printing import print_json, print_line
 from otgd.describe import describe, slug
 from otgd.model import Aspect, gadget_of
 
@@ -45,18 +45,20 @@ def plan(installation: Installation, *, as_json: bool, exit_code: bool) -> int:
 
 def _print(view: KernelView) -> None:
     if view.hidden:
-        print(f"Left out: {view.hidden}.")
+        print_line(f"Left out: {view.hidden}.")
     if view.plan.converged:
         print("Nothing to do: the kernel holds what the config wants, as far as it can be had.")
     for number, step in enumerate(view.plan.steps, start=1):
-        print(f"{number}. {describe(step)}")
+        print_line(f"{number}. {describe(step)}")
     for blocked in view.plan.blocked:
         if blocked.aspect is not Aspect.HUB:
-            print(f"Not possible: {blocked.gadget}: {blocked.reason}")
+            print_line(f"Not possible: {blocked.gadget}: {blocked.reason}")
     if view.plan.hub_fault:
-        print(f"Not possible: {view.plan.hub_fault}")
+        print_line(f"Not possible: {view.plan.hub_fault}")
     for link in view.plan.unknown:
-        print(f"Left alone: {link.ifname}: {link.reason} (MAC {link.mac}, driver {link.driver})")
+        print_line(
+            f"Left alone: {link.ifname}: {link.reason} (MAC {link.mac}, driver {link.driver})"
+        )
 
 
 def _document(view: KernelView) -> dict[str, Any]:

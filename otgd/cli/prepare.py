@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING
 import click
 
 from otgd.cli.installation import GadgetName
-from otgd.cli.printing import print_json, print_table
+from otgd.cli.printing import print_json, print_line, print_table
 from otgd.guest import verify as guest_verify
 from otgd.guest import workbench
 from otgd.guest.device import find_device
@@ -29,6 +29,7 @@ from otgd.guest.plan import Wishes, diff, make_plan, observe
 from otgd.guest.release import Release
 from otgd.guest.tree import CardError, read_tree
 from otgd.guest.undo import MANIFEST, places_of, plan_undo, read_record, remember
+from otgd.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -315,9 +316,11 @@ def _target(source: _Source, mode: _Mode) -> Path:
 
 
 def _shown(changes: tuple[Change, ...], plan: CardPlan | None, mode: _Mode) -> int:
-    sys.stdout.write(diff(change for change in changes if change.place != MANIFEST))
+    text = diff(change for change in changes if change.place != MANIFEST)
+    # A terminal obeys what a card's file may hold; a patch program wants it as it is.
+    sys.stdout.write(printable(text, keep="\n\t") if sys.stdout.isatty() else text)
     for note in plan.notes if plan else ():
-        print(f"note: {note}", file=sys.stderr)
+        print_line(f"note: {note}", error=True)
     return EX_DIFFERS if mode.check and changes else 0
 
 
@@ -329,7 +332,7 @@ def _tell(changes: tuple[Change, ...], plan: CardPlan | None, mode: _Mode) -> No
         print("The card is as it was before otgctl prepare.")
         return
     for note in plan.notes:
-        print(f"note: {note}", file=sys.stderr)
+        print_line(f"note: {note}", error=True)
     done = "is now" if changes else "was already"
     print(f"The card {done} that of {plan.gadget} ({plan.release}).")
 
@@ -363,7 +366,7 @@ def _write_image(spec: GadgetSpec, wishes: Wishes, plain: Path, target: Path, mo
         changes, plan = _planned(card, spec, wishes, mode)
         card.apply(changes)
     for note in plan.notes if plan else ():
-        print(f"note: {note}", file=sys.stderr)
+        print_line(f"note: {note}", error=True)
     print(f"wrote {target} for {spec.name}")
 
 
@@ -376,7 +379,7 @@ def _bar(title: str, total_bytes: int, *, quiet: bool) -> Iterator[Callable[[int
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn())
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
         task = progress.add_task(title, total=total_bytes)
         yield lambda copied_bytes: progress.advance(task, copied_bytes)

@@ -7,6 +7,8 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from otgd.printable import printable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -31,11 +33,16 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     On a narrow terminal the last column is broken into lines. No cell is ever cut short: half a MAC
     is worth nothing.
     """
-    cells = [[cell or NOTHING for cell in row] for row in rows]
+    cells = [[printable(cell) or NOTHING for cell in row] for row in rows]
     if sys.stdout.isatty():
         _print_rich(columns, cells)
     else:
         _print_plain([list(columns), *cells])
+
+
+def print_line(text: str, *, error: bool = False) -> None:
+    """Print a line that may hold text of others, at once: to standard output, or as an error."""
+    print(printable(text), file=sys.stderr if error else sys.stdout, flush=True)
 
 
 def print_json(document: object) -> None:
@@ -60,7 +67,11 @@ def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"))
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f}%"),
+    )
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
         tasks: dict[str, TaskID] = {}
 

@@ -17,6 +17,7 @@ import click
 from otgd import __version__
 from otgd.cli.installation import Installation
 from otgd.errors import ConfigError, OtgdError
+from otgd.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -189,7 +190,7 @@ def _drop_output() -> None:
 
 
 def _fail(message: str, code: int = EX_FAILED) -> int:
-    print(message, file=sys.stderr)
+    print(printable(message, keep="\n"), file=sys.stderr)
     return code
 
 

@@ -6,7 +6,6 @@ Needs no config: what is ours is marked in the kernel.
 from __future__ import annotations
 
 import os
-import sys
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from otgd.cli.installation import GadgetName
+from otgd.cli.printing import print_line
 from otgd.describe import describe
 from otgd.errors import ConfigError, OtgdError, PermanentError
 from otgd.model import (
@@ -108,11 +108,11 @@ class _Outcome:
         except OtgdError as err:
             self.failed += len(steps)
             for step in steps:
-                print(f"otgctl: {describe(step)}{where}: {err}", file=sys.stderr)
+                print_line(f"otgctl: {describe(step)}{where}: {err}", error=True)
         else:
             self.done += len(steps)
             for step in steps:
-                print(f"done: {describe(step)}{where}")
+                print_line(f"done: {describe(step)}{where}")
 
 
 def _release(name: str | None, links: LinkPort, firewalls: Iterable[FirewallPort]) -> _Outcome:
@@ -175,7 +175,7 @@ def _look(firewall: FirewallPort) -> frozenset[Rule] | None:
 
 def _not_looked_at(backend: str, err: OtgdError) -> None:
     """A backend that does not work here holds no rules, most likely: no reason to stop."""
-    print(f"otgctl: {backend}: not looked at: {err}", file=sys.stderr)
+    print_line(f"otgctl: {backend}: not looked at: {err}", error=True)
 
 
 def _addresses(

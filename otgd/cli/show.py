@@ -11,7 +11,7 @@ import click
 from otgd.cli.counters import human_bytes, ifname_of, read_counters
 from otgd.cli.installation import GadgetName
 from otgd.cli.otgd_journal import last_entries
-from otgd.cli.printing import print_json, yes_no
+from otgd.cli.printing import print_json, print_line, yes_no
 from otgd.cli.status import age
 from otgd.cli.telling import tell
 from otgd.errors import ConfigError
@@ -48,10 +48,10 @@ def show(installation: Installation, *, name: str, as_json: bool) -> int:
     lines = list(_lines(document))
     width = max(len(key) for key, _ in lines) + 1
     for key, value in lines:
-        print(f"{key + ':':{width}}  {value}")
+        print_line(f"{key + ':':{width}}  {value}")
     for event in document["events"]:
         time = datetime.fromisoformat(event["time"]).astimezone()
-        print(f"  {time:%b %d %H:%M:%S}  {event['message']}")
+        print_line(f"  {time:%b %d %H:%M:%S}  {event['message']}")
     return 0
 
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from otgd.cli.printing import print_json, print_table, yes_no
+from otgd.cli.printing import print_json, print_line, print_table, yes_no
 from otgd.cli.telling import tell
+from otgd.printable import printable
 
 if TYPE_CHECKING:
     from otgd.cli.installation import Installation
@@ -36,11 +37,11 @@ def status(installation: Installation, *, as_json: bool) -> int:
     if as_json:
         print_json(state)
         return 0
-    print(told.source)
+    print_line(told.source)
     if state.get("config_fault"):  # an otgd older than this otgctl does not tell all
         fault = f"config refused, the old one is in force: {state['config_fault']}"
-        click.secho(fault, fg="red")
-    print(_surroundings(state))
+        click.secho(printable(fault), fg="red")
+    print_line(_surroundings(state))
     now = datetime.now(tz=UTC)
     if state["gadgets"]:
         print()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from otgd.cli.installation import GadgetName
-from otgd.cli.printing import print_json, print_table, progress_bars
+from otgd.cli.printing import print_json, print_line, print_table, progress_bars
 from otgd.cli.swarm_test import SwarmTest
 from otgd.errors import OtgdError, PermanentError
 from otgd.swarm import cluster, roster
@@ -111,7 +110,7 @@ def _tell_left_out(places: Sequence[roster.Place], what: str) -> None:
         print(f"not plugged in: {', '.join(absent)}; {what}")
     for place in places:
         if place.state != "absent":
-            print(f"{place.spec.name} is {place.state}: {place.reason}; {what}")
+            print_line(f"{place.spec.name} is {place.state}: {place.reason}; {what}")
 
 
 def _manager(hub: Engine) -> tuple[Node, ...]:
@@ -132,11 +131,11 @@ def _report(
     bad = 0
     for spec, result in results:
         if isinstance(result, cluster.Outcome) and result.good:
-            print(f"{spec.name}: {result.text}", flush=True)
+            print_line(f"{spec.name}: {result.text}")
             continue
         bad += 1
         text = result.text if isinstance(result, cluster.Outcome) else str(result)
-        print(f"otgctl: {spec.name}: {text.removeprefix(f'{spec.name}: ')}", file=sys.stderr)
+        print_line(f"otgctl: {spec.name}: {text.removeprefix(f'{spec.name}: ')}", error=True)
     return bad
 
 
@@ -386,7 +385,7 @@ def rm(installation: Installation, *, names: tuple[str, ...]) -> int:
         rows = roster.make_roster(_manager(hub), site.places(), site.spec.hub_address)
         for node in [roster.dead_node(rows, name) for name in names]:
             hub.remove(node)
-            print(f"{node.hostname} ({node.id[:12]}): forgotten")
+            print_line(f"{node.hostname} ({node.id[:12]}): forgotten")
     return 0
 
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from otgd.cli.printing import print_table
+from otgd.cli.printing import print_line, print_table
 from otgd.swarm import guid, load, trial
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class SwarmTest:
 
     def _say(self, text: str) -> None:
         if not self.quiet:
-            print(text, flush=True)
+            print_line(text)
 
     def print_load(self, verdicts: Sequence[Verdict]) -> None:
         """Print what the load came to, and how it all ended."""

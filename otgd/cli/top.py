@@ -18,6 +18,7 @@ from otgd.cli.counters import Counters, human_bytes, ifname_of, read_counters
 from otgd.cli.inotify import DirectoryWatch
 from otgd.cli.printing import NOTHING, STYLES
 from otgd.errors import OtgdError
+from otgd.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -140,23 +141,30 @@ def table(state: dict[str, Any] | None, rates: Mapping[int, Rate]) -> Table:
     """Draw the table, a line for each gadget; a narrow terminal cuts it off at the right edge."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     if state is None:
         return Table(title="otgd does not run; waiting for it (q quits)", box=None)
     title = f"otgd {state['otgd_version']}, uplink {state['uplink'] or 'none'} (q quits)"
-    drawn = Table(title=title, box=None, header_style="bold", title_justify="left")
+    drawn = Table(
+        title=Text(printable(title), style="table.title"),
+        box=None,
+        header_style="bold",
+        title_justify="left",
+    )
     for column in COLUMNS:
         drawn.add_column(column, justify="right" if column in NUMBERS else "left", no_wrap=True)
     for gadget in state["gadgets"]:
-        style = STYLES.get(gadget["state"], "")
         cells = (
             gadget["name"],
-            f"[{style}]{gadget['state']}[/]" if style else gadget["state"],
+            gadget["state"],
             " ".join(gadget["addresses"]),
             *_traffic(rates.get(gadget["ifindex"])),
             gadget["reason"],
         )
-        drawn.add_row(*(cell or NOTHING for cell in cells))
+        drawn.add_row(
+            *(Text(printable(cell) or NOTHING, style=STYLES.get(cell, "")) for cell in cells)
+        )
     drawn.width = Console(width=UNLIMITED).measure(drawn).maximum
     return drawn
 

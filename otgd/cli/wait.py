@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from otgd.cli.following import follow
 from otgd.cli.installation import GadgetName
+from otgd.cli.printing import print_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,7 +62,7 @@ def wait(
         if not reasons:
             return 0
     for reason in reasons:
-        print(f"otgctl: {reason}", file=sys.stderr)
+        print_line(f"otgctl: {reason}", error=True)
     return 1
 
 

@@ -126,6 +126,20 @@ def test_dry_run_shows_the_diff_and_changes_nothing(otgctl: Otgctl, tmp_path: Pa
     assert otgctl("prepare", "ethusb1", *card, "--dry-run")[1] == out
 
 
+@pytest.mark.parametrize("terminal", [False, True], ids=["file", "terminal"])
+def test_diff_of_a_cards_file_commands_no_terminal(
+    otgctl: Otgctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, terminal: bool
+) -> None:
+    card = mounted(tmp_path)
+    with (tmp_path / "boot/config.txt").open("a") as config:
+        config.write("#\tx\x1b]0;owned\x07\n")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+
+    diff = otgctl("prepare", "ethusb1", *card, "--dry-run")[1]
+
+    assert ("#\tx?]0;owned?\n" if terminal else "#\tx\x1b]0;owned\x07\n") in diff
+
+
 def test_undo_can_be_looked_at_first(otgctl: Otgctl, tmp_path: Path) -> None:
     card = mounted(tmp_path / "card")
     otgctl("prepare", "ethusb1", *card)

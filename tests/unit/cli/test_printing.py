@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from otgd.cli.printing import print_table
+from otgd.cli.program import main
 from tests.unit.cli.conftest import absent, gadget, state
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.unit.cli.conftest import Tool
 
 REASON = "no link with MAC 00:22:82:ff:ff:02 is there"
@@ -61,3 +65,41 @@ def test_line_fits_a_terminal_that_is_wide_enough(otgctl: Tool) -> None:
     otgctl.run_daemon(state(gadget(), absent(reason=REASON)))
     lines = on_terminal(otgctl, "status", columns=90)
     assert max(map(len, lines)) <= 90
+
+
+OWNED = "\x1b]0;owned\x07 \x9b31m\nfine"
+SHOWN = "?]0;owned? ?31m?fine"
+
+
+@pytest.mark.parametrize("terminal", [False, True], ids=["plain", "rich"])
+def test_no_cell_commands_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *, terminal: bool
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+
+    print_table(("LINK", "SERIAL", "MAC"), [("usb0", OWNED, OWNED)])
+
+    row = capsys.readouterr().out.splitlines()[1]
+    assert row.count(SHOWN) == 2
+    assert row.isprintable()
+
+
+def test_no_line_commands_the_terminal(otgctl: Tool) -> None:
+    """What udev read from the device is in the state as it was."""
+    otgctl.run_daemon(state(gadget(ifindex=1, serial=OWNED), uplink=OWNED))
+
+    shown = otgctl("show", "ethusb1").out
+    assert f"USB serial:    {SHOWN}" in shown
+    assert shown.replace("\n", "").isprintable()
+    assert f"uplink {SHOWN}," in otgctl("status").out
+
+
+def test_no_error_commands_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "x\x1b]0;owned\x07.toml"
+    file.write_text("one = 1\ntwo = 2\n")
+
+    main(["-c", str(file), "check"])
+
+    complaint = capsys.readouterr().err
+    assert [line.isprintable() for line in complaint.splitlines()] == [True, True]
+    assert complaint.count("x?]0;owned?.toml:") == 2

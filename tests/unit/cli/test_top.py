@@ -56,6 +56,15 @@ def drawn(meter: Meter, *gadgets: dict[str, object], columns: int = 150) -> str:
     return console.export_text()
 
 
+def test_what_the_table_holds_is_no_markup_and_no_command() -> None:
+    reason = "no link with USB serial A[/b] is [red]there[/]"
+
+    text = drawn(Meter(), absent(reason=reason), gadget("ethusb3", reason="a\x1b]0;owned\x07"))
+
+    assert reason in text
+    assert "a?]0;owned?" in text
+
+
 def test_table_has_rates_and_totals() -> None:
     meter = Meter()
     meter.measure({7: Counters(rx_bytes=0)}, 100.0)

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 LEGACY_TABLES = Path("/proc/thread-self/net/ip_tables_names")
 """The legacy tables that were ever used in this network namespace, one a line."""
 
+LEGACY_NAMES = ("filter", "nat", "mangle", "raw", "security")
+KERNEL_MODULES = Path("/sys/module")
+"""One directory per loaded module; what is built in is not there, unless it has parameters."""
+
 LEGACY_SAVE = "iptables-legacy-save"
 OUR_CHAINS = "OTGD-"
 OUR_COMMENT = "--comment otgd "
@@ -143,49 +147,67 @@ def choose_backend(settings: Settings) -> tuple[Backend, str]:
     return Backend.NFTABLES, "no other firewall is in use"
 
 
-def _legacy_tables() -> list[str]:
+def _legacy_tables() -> tuple[tuple[str, ...], bool]:
+    """Return the legacy tables to look into, and whether they are all here for sure.
+
+    The kernel makes a table for whoever looks into it, so others are left alone. Its list of them
+    is root's (0440), which the service is not: that takes those whose module is loaded, in
+    whatever namespace they are used, or all of them where they are built in.
+    """
     try:
-        return LEGACY_TABLES.read_text().split()
+        return tuple(LEGACY_TABLES.read_text().split()), True
+    except PermissionError:
+        if not (KERNEL_MODULES / "ip_tables").exists():
+            return LEGACY_NAMES, False
+        loaded = (n for n in LEGACY_NAMES if (KERNEL_MODULES / f"iptable_{n}").exists())
+        return tuple(loaded), False
     except OSError:
-        return []  # the kernel has none, or shows them to root only
+        return (), True  # the kernel has none
 
 
 def _foreign_legacy_tables() -> list[str]:
     """Return the legacy tables that hold anything but our rules.
 
-    A table that somebody has only looked into is there too, empty.
+    A table that somebody has only looked into is here too, empty. One that cannot be looked into
+    counts if it is here.
     """
-    saved = _save_legacy()
-    if saved is None:
-        return _legacy_tables()
+    names, are_here = _legacy_tables()
     found = []
-    for part in saved.split("\nCOMMIT")[:-1]:
-        name, *lines = part[part.index("*") + 1 :].splitlines()
-        if any(_is_foreign(line) for line in lines):
+    for name in names:
+        saved = _save_legacy(name)
+        if are_here if saved is None else any(map(_is_foreign, saved.splitlines())):
             found.append(name)
     return found
 
 
 def _is_foreign(line: str) -> bool:
     """Tell whether a line of iptables-save is a rule, chain or policy that is not ours."""
+    if not line.startswith((":", "-A ")):
+        return False
     untouched = line.startswith(":") and " ACCEPT " in line
     return not (untouched or OUR_CHAINS in line or OUR_COMMENT in line)
 
 
 def _legacy_has_ours() -> bool:
-    return f"-A {OUR_CHAINS}" in (_save_legacy() or "")
+    names, _ = _legacy_tables()
+    return any(f"-A {OUR_CHAINS}" in (_save_legacy(name) or "") for name in names)
 
 
-def _save_legacy() -> str | None:
-    """Return what iptables-save prints for the legacy tables, or None where it cannot."""
-    if not _legacy_tables():
-        return ""
+def _save_legacy(table: str) -> str | None:
+    """Return what iptables-save prints for a legacy table, or None where it cannot.
+
+    It is asked for one table at a time: to list them all it reads ``LEGACY_TABLES``, too.
+    """
     save = shutil.which(LEGACY_SAVE, path="/usr/sbin:/sbin:/usr/bin:/bin")
     if save is None:
         return None
     try:
-        done = subprocess.run(  # noqa: S603 - a constant name
-            (save,), check=False, capture_output=True, text=True, timeout=SAVE_PATIENCE_S
+        done = subprocess.run(  # noqa: S603 - constant words, and the kernel's names
+            (save, "-t", table),
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=SAVE_PATIENCE_S,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

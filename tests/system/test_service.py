@@ -212,6 +212,26 @@ def test_forwarding_comes_back_on_from_inside_the_sandbox(host: Host) -> None:
     assert host.system.run("sysctl", "--values", "net.ipv4.ip_forward").strip() == "1"
 
 
+def test_service_takes_the_packet_filter_that_the_host_uses(host: Host) -> None:
+    def legacy() -> str:
+        return host.system.run("iptables-legacy-save")
+
+    host.plug(1)
+    host.await_online(1)
+    foreign = ("INPUT", "-s", "192.0.2.1", "-j", "DROP")
+    host.system.run("iptables-legacy", "-A", *foreign)
+    host.system.run("systemctl", "restart", "otgd.service")
+    reason = "legacy tables are in use (filter), nf_tables not"
+    assert host.state()["firewall"] == {"backend": "iptables", "reason": reason}
+    until(lambda: "-A OTGD-" in legacy(), what=legacy)
+    host.system.run("iptables-legacy", "-D", *foreign)
+    host.system.run("systemctl", "restart", "otgd.service")
+    reason = "no other firewall is in use"
+    assert host.state()["firewall"] == {"backend": "nftables", "reason": reason}
+    until(lambda: "OTGD-" not in legacy(), what=legacy)
+    host.await_online(1)
+
+
 def test_stop_then_release_takes_everything_back(host: Host) -> None:
     before = host.firewall()
     host.plug(1)

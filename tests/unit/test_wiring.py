@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from otgd.errors import PermanentError
 from otgd.model import Backend, Masquerade, Settings, SourceGuard
 from otgd.wiring import Kernel, choose_backend, open_firewall
 from tests.conftest import need
+from tests.lab.daemon import REPOSITORY
 from tests.lab.namespaces import run
 from tests.lab.topology import config_text
 
@@ -150,3 +152,90 @@ def test_leftovers_are_found_in_the_other_backend(
     left.tidy()
     assert kernel.leftovers() == ()
     kernel.close()
+
+
+# As the installed service: not root, and the kernel's list of legacy tables is root's.
+
+AS_SERVICE = (
+    *("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"),
+    *("--inh-caps=+net_admin,+net_raw", "--ambient-caps=+net_admin,+net_raw"),
+    *("env", "--unset=COVERAGE_PROCESS_START", "--unset=COVERAGE_PROCESS_CONFIG"),
+    *(f"PYTHONPATH={REPOSITORY}", sys.executable, "-c"),
+)
+CHOICE = (
+    "from otgd.model import Settings\n"
+    "from otgd.wiring import choose_backend\n"
+    "print(*choose_backend(Settings()), sep=': ')\n"
+)
+LEFTOVERS = (
+    "from otgd.model import Backend, Config, DesiredState, Settings\n"
+    "from otgd.wiring import Kernel\n"
+    "settings = Settings(backend=Backend.NFTABLES, source='kernel')\n"
+    "kernel = Kernel(Config(desired=DesiredState(), settings=settings))\n"
+    "for left in kernel.leftovers():\n"
+    "    print(left.name, len(left.observe()))\n"
+)
+
+
+def as_service(script: str) -> str:
+    need(shutil.which("setpriv"), "the program setpriv")
+    return run(*AS_SERVICE, script).strip()
+
+
+def load_modules(*names: str) -> None:
+    """Make /sys/module tell of *names* alone; this is the namespace's own /sys."""
+    run("mount", "-t", "tmpfs", "tmpfs", str(wiring.KERNEL_MODULES))
+    for name in names:
+        (wiring.KERNEL_MODULES / name).mkdir()
+
+
+def tables_here() -> set[str]:
+    return set(wiring.LEGACY_TABLES.read_text().split())
+
+
+@pytest.mark.parametrize(
+    "modules",
+    [(), ("ip_tables", "iptable_nat", "iptable_filter")],
+    ids=["built-in", "modular"],
+)
+@pytest.mark.parametrize(
+    "command",
+    ["-t filter -A INPUT -s 192.0.2.1 -j DROP", "-t filter -P FORWARD DROP"],
+    ids=["rule", "policy"],
+)
+def test_service_takes_iptables_where_root_does(command: str, modules: tuple[str, ...]) -> None:
+    load_modules(*modules)
+    run("iptables-legacy", *command.split())
+    as_root = ": ".join(choose_backend(AUTO))
+    assert as_root == "iptables: legacy tables are in use (filter), nf_tables not"
+    assert as_service(CHOICE) == as_root
+
+
+def test_service_takes_nftables_beside_what_is_built_in_or_ours() -> None:
+    load_modules()
+    fill(Backend.IPTABLES)
+    assert as_service(CHOICE) == "nftables: no other firewall is in use"
+
+
+def test_service_takes_nftables_where_nothing_tells() -> None:
+    load_modules()
+    script = CHOICE.replace("print", "import otgd.wiring as w; w.LEGACY_SAVE = 'none'\nprint")
+    assert as_service(script) == "nftables: no other firewall is in use"
+
+
+def test_choice_of_the_service_makes_no_table_whose_module_is_not_loaded() -> None:
+    load_modules("ip_tables", "iptable_raw")
+    assert as_service(CHOICE) == "nftables: no other firewall is in use"
+    assert tables_here() == {"raw"}  # the module is there, so somebody uses it
+
+
+@pytest.mark.parametrize(
+    "modules",
+    [(), ("ip_tables", "iptable_raw", "iptable_mangle", "iptable_nat")],
+    ids=["built-in", "modular"],
+)
+def test_service_finds_what_it_left_in_legacy_tables(modules: tuple[str, ...]) -> None:
+    load_modules(*modules)
+    assert as_service(LEFTOVERS) == ""
+    fill(Backend.IPTABLES)
+    assert as_service(LEFTOVERS) == f"iptables {len(RULES)}"

@@ -76,7 +76,7 @@ def gather(installation: Installation, *, root: Path = ROOT) -> Facts:
     from otgd.diagnosis.facts import Facts
 
     config, problems = _config(installation)
-    view = look(config)
+    view = look(installation, config)
     facts = Facts(
         config_file=str(installation.config_file),
         problems=problems,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -71,6 +71,25 @@ class Installation:
                 f" otgctl are of different releases; {anew}"
             )
         return state
+
+    def settled(self, config: Config) -> Config:
+        """Return *config* with the packet filter that the running daemon took for "auto".
+
+        To choose anew might give another one: the daemon keeps to its choice, whatever other
+        firewall starts later. Without a daemon that tells, *config* is returned as it is.
+        """
+        from otgd.model import Backend
+
+        if config.settings.backend is not Backend.AUTO:
+            return config
+        try:
+            told = self.told_state()
+        except OtgdError:
+            return config
+        if told is None:
+            return config
+        backend = Backend(told["firewall"]["backend"])
+        return replace(config, settings=replace(config.settings, backend=backend))
 
 
 class GadgetName(_NameType):

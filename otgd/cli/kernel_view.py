@@ -19,6 +19,7 @@ from otgd.status import State, make_status, to_json
 from otgd.wiring import Kernel
 
 if TYPE_CHECKING:
+    from otgd.cli.installation import Installation
     from otgd.model import Config, DesiredState, ObservedState, Plan
     from otgd.status import GadgetStatus
 
@@ -41,13 +42,13 @@ class KernelView:
     hidden: str = ""
 
 
-def look(config: Config) -> KernelView:
-    """Look at the kernel as the daemon would.
+def look(installation: Installation, config: Config) -> KernelView:
+    """Look at the kernel as the daemon does, or would if it ran with *config*.
 
     Raises:
         OtgdError: the kernel cannot be looked at.
     """
-    with closing(Kernel(config, listen=False)) as kernel:
+    with closing(Kernel(installation.settled(config), listen=False)) as kernel:
         reconciler = Reconciler(
             links=kernel.links,
             firewall=kernel.firewall,

@@ -35,7 +35,7 @@ def plan(installation: Installation, *, as_json: bool, exit_code: bool) -> int:
     """
     from otgd.cli.kernel_view import look
 
-    view = look(installation.config())
+    view = look(installation, installation.config())
     if as_json:
         print_json(_document(view))
     else:

@@ -34,7 +34,7 @@ def tell(installation: Installation) -> Told:
         return Told(state={**told, "running": True}, source=source)
     from otgd.cli.kernel_view import look, state_of
 
-    view = look(installation.config())
+    view = look(installation, installation.config())
     runs = installation.runs
     source = (
         "otgd has not told its state yet; this is what the kernel holds"

@@ -101,6 +101,34 @@ def test_doctor_is_quiet_when_all_is_well(lab: Lab, daemon: Daemon, otgctl: Otgc
     assert daemon.gadget("ethusb1")["state"] in ("configured", "reachable")
 
 
+LEGACY_DROP = "iptables-legacy -A INPUT -s 192.0.2.1 -j DROP"
+NFT_TABLE = "nft add table inet lan"
+
+
+@pytest.mark.parametrize("backend", ["auto"])
+@pytest.mark.parametrize(
+    ("before", "chosen", "later"),
+    [("true", "nftables", LEGACY_DROP), (LEGACY_DROP, "iptables", NFT_TABLE)],
+    ids=["nftables", "iptables"],
+)
+def test_firewall_that_starts_later_is_not_taken_for_the_daemons(
+    lab: Lab, launch: Launcher, otgctl: Otgctl, before: str, chosen: str, later: str
+) -> None:
+    lab.host.run_inside("sh", "-c", before)
+    daemon = launch(count=1)
+    lab.plug(1)
+    daemon.wait_for("ethusb1", "configured")
+    until(lambda: lab.online(1))
+    lab.host.run_inside("sh", "-c", later)
+    until(lambda: otgctl("plan").lines[0].startswith("Nothing to do"), what=lab.firewall)
+    assert otgctl("plan", "--exit-code").code == 0
+    assert trouble(otgctl) == {}
+    assert otgctl("status", "--json").document["firewall"]["backend"] == chosen
+    # Without the daemon nobody has chosen yet, and the next one will look again.
+    daemon.terminate()
+    assert "masquerade" in otgctl("plan").out
+
+
 def test_stopped_daemon(lab: Lab, daemon: Daemon, otgctl: Otgctl) -> None:
     daemon.terminate()
     assert lab.online(1)

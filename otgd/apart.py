@@ -63,7 +63,10 @@ def begin_apart(work: Callable[[], Result]) -> Callable[[], Result]:
 
 
 def _work(work: Callable[[], Result], writer: int) -> NoReturn:
-    """Do the work, answer, and leave without the parent's cleaning up."""
+    """Do the work, answer, and leave without the parent's cleaning up.
+
+    A defect's traceback goes to stderr, which is the journal; our parent tells that it happened.
+    """
     status = 1
     try:
         signal.set_wakeup_fd(-1)
@@ -72,6 +75,12 @@ def _work(work: Callable[[], Result], writer: int) -> NoReturn:
         with os.fdopen(writer, "wb") as answer:
             pickle.dump(work(), answer)
         status = 0
+    except BrokenPipeError:
+        pass  # nobody waits for it any more
+    except BaseException:  # noqa: BLE001 - os._exit below would swallow it
+        import traceback
+
+        traceback.print_exc()
     finally:
         os._exit(status)
 

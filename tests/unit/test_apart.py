@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from otgd.apart import apart, begin_apart
+from otgd.apart import _work, apart, begin_apart
 from otgd.errors import OtgdError
 
 
@@ -31,12 +31,29 @@ def test_what_it_imports_stays_there() -> None:
     assert module not in sys.modules
 
 
-def test_a_failure_is_told_without_a_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_failure_is_told_and_its_place_is_in_the_journal(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     def work() -> None:
         raise ValueError("a defect")
 
     with pytest.raises(OtgdError, match="ended with 1 before its work was done"):
         apart(work)
+    trace = capfd.readouterr().err
+    assert "test_apart.py" in trace
+    assert trace.endswith("ValueError: a defect\n")
+
+
+def test_an_answer_that_nobody_wants_any_more_is_no_failure(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    child = os.fork()
+    if child == 0:
+        _work(lambda: "x", writer)
+    os.close(writer)
+    os.waitpid(child, 0)
     assert capfd.readouterr().err == ""
 
 

@@ -175,7 +175,8 @@ def _foreign_legacy_tables() -> list[str]:
     found = []
     for name in names:
         saved = _save_legacy(name)
-        if are_here if saved is None else any(map(_is_foreign, saved.splitlines())):
+        in_use = are_here if saved is None else any(map(_is_foreign, saved.splitlines()))
+        if in_use:
             found.append(name)
     return found
 

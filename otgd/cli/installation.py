@@ -22,6 +22,12 @@ else:
     _NameType = click.ParamType  # no generic class in click 8.1, Debian trixie's
 
 
+TOLD_ALWAYS = frozenset(
+    {"otgd_version", "pid", "uplink", "forwarding", "firewall", "gadgets", "unknown", "last_pass"}
+)
+"""What state.json holds whatever the config says."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Installation:
     """One otgd, running or not."""
@@ -55,7 +61,7 @@ class Installation:
         A state file without a daemon is what a killed one left, and no longer true.
 
         Raises:
-            PermanentError: the state cannot be read, or is of another release.
+            PermanentError: the state cannot be read, is of another release, or lacks a part.
         """
         if not self.runs:
             return None
@@ -69,6 +75,10 @@ class Installation:
             raise PermanentError(
                 f"read {self.state_file.path}: its version is {version}, not {VERSION}: otgd and"
                 f" otgctl are of different releases; {anew}"
+            )
+        if state is not None and (lacking := TOLD_ALWAYS - state.keys()):
+            raise PermanentError(
+                f"read {self.state_file.path}: it lacks {', '.join(sorted(lacking))}; {anew}"
             )
         return state
 

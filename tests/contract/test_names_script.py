@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SCRIPT = Path(__file__).parents[2] / "systemd/otgd-names"
 LINE = "00:22:82:ff:ff:01 ethusb1 cdc_ether\n"
 MOUNTED = 'mount --bind "$1" /var/lib && mount --bind "$2" /run && exec sh "$3"'
-DEADLINE_S = "20"
+IN_NAMESPACE = ("timeout", "20", "unshare", "--mount", "sh", "-c", MOUNTED)
 
 
 class Machine:
@@ -32,18 +32,7 @@ class Machine:
     def run_helper(self) -> str:
         """Run the helper to its end; return what it says."""
         done = subprocess.run(
-            [
-                "timeout",
-                DEADLINE_S,
-                "unshare",
-                "--mount",
-                "sh",
-                "-c",
-                MOUNTED,
-                "sh",
-                *self._directories,
-                SCRIPT,
-            ],
+            [*IN_NAMESPACE, "sh", *self._directories, SCRIPT],
             check=True,
             stdout=subprocess.PIPE,
             text=True,

@@ -56,16 +56,8 @@ def _qemu(
     console = "console=ttyS0 quiet systemd.show_status=0 mitigations=off"
     return [
         *("qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max"),
-        *(
-            "-smp",
-            str(cpus),
-            "-m",
-            str(memory_mib),
-            "-nodefaults",
-            "-display",
-            "none",
-            "-no-reboot",
-        ),
+        *("-smp", str(cpus), "-m", str(memory_mib)),
+        *("-nodefaults", "-display", "none", "-no-reboot"),
         *("-kernel", str(image.kernel), "-initrd", str(image.initramfs)),
         *("-append", f"root=/dev/vda rw {console} {kernel_arguments}"),
         *("-drive", f"if=none,id=disk,file={image.disk},format=raw,snapshot=on,cache=unsafe"),

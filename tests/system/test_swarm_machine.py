@@ -91,7 +91,9 @@ def otgctl(machine: Machine, *arguments: str) -> str:
     return machine.run("python3", "-m", "otgd.cli", *arguments)
 
 
-def test_every_node_answers_for_all_through_the_routing_mesh(machine: Machine) -> None:
+@pytest.fixture(scope="module")
+def cluster(machine: Machine) -> Machine:
+    """The machine as the host of two guests, all three in one swarm."""
     machine.run("sh", "-c", "echo otghost > /etc/hostname; hostname otghost")
     machine.run("sh", "-c", "mkdir -p -m 700 /root/.ssh; ssh-keygen -qt ed25519 -N '' -f $0", KEY)
     machine.run("cp", f"{KEY}.pub", "/root/.ssh/authorized_keys")
@@ -109,7 +111,11 @@ def test_every_node_answers_for_all_through_the_routing_mesh(machine: Machine) -
     otgctl(machine, "wait", "ethusb1", "ethusb2", "--state", "reachable", "--timeout", "300")
     join = ("python3", "-m", "otgd.cli", "swarm", "up", "--accept-new-host-keys")
     until(lambda: machine.attempt(*join).code == 0, PATIENCE_S, what=lambda: machine.attempt(*join))
-    done = machine.attempt(
+    return machine
+
+
+def test_every_node_answers_for_all_through_the_routing_mesh(cluster: Machine) -> None:
+    done = cluster.attempt(
         *("python3", "-m", "otgd.cli", "swarm", "test"),
         *("--publish", "auto", "--seconds", "10", "--json"),
     )
@@ -119,30 +125,30 @@ def test_every_node_answers_for_all_through_the_routing_mesh(machine: Machine) -
     assert len(document["nodes"]) == 3
     for node in document["nodes"]:
         assert [run["failed"] for run in node["runs"]] == [0, 0, 0]
-    assert machine.attempt("test", "-e", "/proc/net/ip_vs").code == 0
+    assert cluster.attempt("test", "-e", "/proc/net/ip_vs").code == 0
     sys.stdout.write(done.out)  # the figures, with pytest -s
 
 
-def test_installed_service_tells_of_a_pulled_cable_and_of_its_return(machine: Machine) -> None:
-    """In its sandbox; with the cluster that the test before has made."""
+def test_installed_service_tells_of_a_pulled_cable_and_of_its_return(cluster: Machine) -> None:
+    """In the sandbox of its unit."""
     unit = "otgd-swarm.service"
-    machine.write(f"/etc/systemd/system/{unit}", (REPOSITORY / "systemd" / unit).read_text())
-    machine.write("/usr/bin/otgctl", '#!/bin/sh\nexec python3 -m otgd.cli "$@"\n')
-    machine.run("chmod", "755", "/usr/bin/otgctl")
-    machine.run("systemctl", "daemon-reload")
-    machine.run("systemctl", "start", unit)
+    cluster.write(f"/etc/systemd/system/{unit}", (REPOSITORY / "systemd" / unit).read_text())
+    cluster.write("/usr/bin/otgctl", '#!/bin/sh\nexec python3 -m otgd.cli "$@"\n')
+    cluster.run("chmod", "755", "/usr/bin/otgctl")
+    cluster.run("systemctl", "daemon-reload")
+    cluster.run("systemctl", "start", unit)
     # A second thread hears the engine: from now on it has what to compare with.
-    until(lambda: int(machine.unit(unit, "TasksCurrent")) >= 2, PATIENCE_S)
+    until(lambda: int(cluster.unit(unit, "TasksCurrent")) >= 2, PATIENCE_S)
 
     def told(kind: Kind) -> list[str]:
-        entries = machine.journal(
+        entries = cluster.journal(
             f"_SYSTEMD_UNIT={unit}", f"MESSAGE_ID={kind.message_id}", "OTGD_GADGET=ethusb2"
         )
         return [entry["MESSAGE"] for entry in entries]
 
-    machine.run("ip", "link", "delete", "ethusb2")
+    cluster.run("ip", "link", "delete", "ethusb2")
     until(lambda: told(Kind.SWARM_NODE_LOST), PATIENCE_S)
-    plug(machine, 2)
+    plug(cluster, 2)
     until(lambda: told(Kind.SWARM_NODE_READY), PATIENCE_S)
-    assert machine.unit(unit, "ActiveState") == "active"
-    assert machine.unit(unit, "NRestarts") == "0"
+    assert cluster.unit(unit, "ActiveState") == "active"
+    assert cluster.unit(unit, "NRestarts") == "0"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 
 import pytest
 
-from otgd.apart import _work, apart, begin_apart
+from otgd.apart import apart, begin_apart
 from otgd.errors import OtgdError
 
 
@@ -44,17 +45,21 @@ def test_a_failure_is_told_and_its_place_is_in_the_journal(
     assert trace.endswith("ValueError: a defect\n")
 
 
-def test_an_answer_that_nobody_wants_any_more_is_no_failure(
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
-    child = os.fork()
-    if child == 0:
-        _work(lambda: "x", writer)
-    os.close(writer)
-    os.waitpid(child, 0)
-    assert capfd.readouterr().err == ""
+GONE_BEFORE_THE_ANSWER = """\
+import os, time
+from otgd.apart import begin_apart
+asker = os.getpid()
+def work():
+    while os.getppid() == asker:
+        time.sleep(0.001)
+begin_apart(work)
+"""
+
+
+def test_an_answer_that_nobody_wants_any_more_is_no_failure() -> None:
+    command = (sys.executable, "-c", GONE_BEFORE_THE_ANSWER)
+    done = subprocess.run(command, check=True, capture_output=True)  # to the child's end
+    assert done.stderr == b""
 
 
 def test_a_killed_child_is_told() -> None:

@@ -40,6 +40,14 @@ def test_state_that_a_killed_daemon_left_says_nothing(otgctl: Tool) -> None:
     assert backend_looked_at(otgctl) is Backend.AUTO
 
 
+@pytest.mark.parametrize("command", ["plan", "doctor", "status", "show ethusb1", "metrics"])
+def test_state_that_lacks_a_part_is_no_bug_of_otgctls(otgctl: Tool, command: str) -> None:
+    otgctl.run_daemon({"version": 1})
+    said = otgctl(*command.split())
+    assert "bug" not in said.err
+    assert command == "plan" or "it lacks firewall, forwarding, gadgets" in said.out + said.err
+
+
 def test_state_of_another_release_says_nothing(otgctl: Tool) -> None:
     otgctl.run_daemon(state(firewall=TOLD, version=99))
     assert backend_looked_at(otgctl) is Backend.AUTO

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import pty
-import select
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +12,7 @@ from rich.console import Console
 
 from otgd.cli.counters import Counters, human_bytes
 from otgd.cli.top import Meter, table
+from tests.lab.screen import TERMINAL, Screen
 from tests.unit.cli.conftest import absent, gadget, state
 
 if TYPE_CHECKING:
@@ -87,38 +85,18 @@ def test_pipe_is_no_terminal(otgctl: Tool) -> None:
     assert "needs a terminal" in said.err
 
 
-class Screen:
-    """A terminal that a person looks at."""
-
-    def __init__(self) -> None:
-        self.master, self.slave = pty.openpty()
-        self.seen = ""
-
-    def wait_for(self, text: str) -> None:
-        end = time.monotonic() + 10
-        while text not in self.seen:
-            assert time.monotonic() < end, self.seen
-            if select.select([self.master], [], [], 0.1)[0]:
-                self.seen += os.read(self.master, 65536).decode()
-
-    def close(self) -> None:
-        os.close(self.master)
-        os.close(self.slave)
-
-
 @pytest.mark.parametrize("end", [b"q", b"\x03"], ids=["q", "Ctrl-C"])
 def test_terminal_shows_changes_until_quit(otgctl: Tool, end: bytes) -> None:
     otgctl.run_daemon(state(absent("ethusb1")))
     screen = Screen()
     place = ("--runtime-dir", str(otgctl.daemon.directory))
     command = (sys.executable, "-m", "otgd.cli", *place, "top", "--interval", "60")
-    terminal = {"TERM": "xterm-256color", "COLUMNS": "150", "LINES": "20"}
     with subprocess.Popen(
         command,
         stdin=screen.slave,
         stdout=screen.slave,
         stderr=subprocess.PIPE,
-        env=os.environ | terminal,
+        env=os.environ | TERMINAL,
         start_new_session=True,
     ) as process:
         assert process.stderr is not None
